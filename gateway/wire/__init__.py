@@ -1,0 +1,1 @@
+"""Wire formats, sans-io: bytes in, values out. No HTTP, no clock, no config."""
