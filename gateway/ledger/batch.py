@@ -1,0 +1,238 @@
+"""What requests write: openings, receipts and charges, many requests to a transaction.
+
+`Store` owns the one connection that writes and lives on the writer's thread (`writer.py`). It
+keeps no queue and knows no event loop. SQL lives here, in `store.py` and in `schema.py` only.
+"""
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from itertools import chain as joined
+from typing import Any
+
+import msgspec
+
+from gateway.errors import StoreError
+from gateway.ledger import chain, ids, schema
+from gateway.ledger.entry import Entry, Failure, Opening
+from gateway.ledger.records import OPERATOR_ACCOUNT
+
+log = logging.getLogger("gateway.ledger")
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_opening = msgspec.msgpack.Decoder(Opening).decode
+
+ROWS_PER_STATEMENT = (64, 32, 16, 8, 4, 2, 1)
+"""Each sqlite3 step gives the interpreter lock away and waits for a busy event loop to give it
+back, so rows go many to a statement; these sizes keep the statements few and prepared."""
+
+COST_NANO_USD_MAX = 10**15
+"""A million dollars for one request is a fault in its price: it is recorded, and not charged."""
+
+Job = Callable[[sqlite3.Connection], None]
+
+
+class Store:
+    """The writing side: one connection, used by the thread that opened it."""
+
+    def __init__(self, conn: sqlite3.Connection, key: bytes) -> None:
+        self.conn = conn
+        self._key = key
+        seq, head = conn.execute("SELECT seq, hash FROM chain").fetchone()
+        self._seq: int = seq
+        self._head: bytes = head
+
+    @classmethod
+    def open(cls, path: str, secret: bytes) -> "Store":
+        """Open or make the file and bring it up to date; StoreError where that cannot be."""
+        key = chain.seal_key(secret)
+        return cls(schema.open_writer(path, key), key)
+
+    def left_open(self) -> list[Opening]:
+        """The requests that were in flight when the last process ended."""
+        rows = self.conn.execute("SELECT body FROM openings ORDER BY id").fetchall()
+        try:
+            return [_decode_opening(body) for (body,) in rows]
+        except msgspec.MsgspecError as exc:
+            raise StoreError(f"a request left open cannot be read: {exc}") from exc
+
+    def commit(
+        self, openings: Sequence[Opening], entries: Sequence[Entry], jobs: Sequence[Job] = ()
+    ) -> int:
+        """Write one transaction and return how many rows it added, once they are durable.
+
+        Each entry brings its receipt, its charge and the removal of its opening. An entry whose
+        id has a receipt already was written by an earlier commit and is passed over, charge and
+        all. Jobs run last; what one raises undoes the whole transaction, so it keeps to itself
+        what concerns only its own caller (`in_savepoint`). After any error call `rollback`.
+        """
+        try:
+            return self._commit(openings, entries, jobs)
+        except sqlite3.IntegrityError:
+            self.rollback()
+            unwritten = self._unwritten(entries)
+            if len(unwritten) == len(entries):
+                raise
+            log.warning("passed over %d receipts written before", len(entries) - len(unwritten))
+            return self._commit(openings, unwritten, jobs)
+
+    def _commit(
+        self, openings: Sequence[Opening], entries: Sequence[Entry], jobs: Sequence[Job]
+    ) -> int:
+        conn = self.conn
+        opened = [(ids.to_bytes(opening.id), _encoded_opening(opening)) for opening in openings]
+        seq, head, receipts, charges = self._chained(entries)
+        conn.execute("BEGIN IMMEDIATE")
+        _insert(conn, "INSERT INTO openings VALUES", opened, " ON CONFLICT DO NOTHING")
+        if receipts:
+            _insert(conn, "INSERT INTO receipts VALUES", receipts)
+            _insert(
+                conn,
+                "INSERT INTO transfers (ref, kind, debit, credit, nano_usd, created_ms) VALUES",
+                charges,
+                " ON CONFLICT (ref, kind) DO NOTHING",
+            )
+            _delete_openings(conn, [row[1] for row in receipts])
+            mac = chain.seal(self._key, seq, head)
+            conn.execute("UPDATE chain SET seq = ?, hash = ?, mac = ?", (seq, head, mac))
+        for job in jobs:
+            job(conn)
+        conn.execute("COMMIT")
+        self._seq, self._head = seq, head
+        return len(opened) + len(receipts)
+
+    def _chained(
+        self, entries: Sequence[Entry]
+    ) -> tuple[int, bytes, list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        """Encode, number and hash: the new end of the chain, receipt rows, charge rows."""
+        seq, head = self._seq, self._head
+        receipts: list[tuple[Any, ...]] = []
+        charges: list[tuple[Any, ...]] = []
+        for given in entries:
+            entry, body = _encoded_entry(given)
+            opening = entry.opening
+            seq += 1
+            created_ms = opening.created_ms
+            row: chain.Row = (
+                seq,
+                ids.to_bytes(opening.id),
+                opening.owner,
+                created_ms,
+                entry.status,
+                opening.model,
+                body,
+            )
+            head = chain.digest(head, row)
+            receipts.append((*row, head))
+            if entry.billed and opening.user_id and (entry.cost_nano_usd or 0) > 0:
+                charges.append(
+                    (
+                        opening.id,
+                        "charge",
+                        opening.user_id,
+                        OPERATOR_ACCOUNT,
+                        entry.cost_nano_usd,
+                        created_ms,
+                    )
+                )
+        return seq, head, receipts, charges
+
+    def _unwritten(self, entries: Sequence[Entry]) -> list[Entry]:
+        fresh: dict[str, Entry] = {}
+        for entry in entries:
+            known = self.conn.execute(
+                "SELECT 1 FROM receipts WHERE id = ?", (ids.to_bytes(entry.opening.id),)
+            ).fetchone()
+            if known is None:
+                fresh.setdefault(entry.opening.id, entry)
+        return list(fresh.values())
+
+    def rollback(self) -> None:
+        """Undo what `commit` began; never raises."""
+        # SQLite has rolled back by itself after some errors, and then refuses to do it again.
+        with contextlib.suppress(sqlite3.Error):
+            if self.conn.in_transaction:
+                self.conn.execute("ROLLBACK")
+
+    def checkpoint(self) -> None:
+        """Move what readers no longer hold back from the log into the file."""
+        self.conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def close(self) -> None:
+        """Close; the last connection to close empties the log into the file."""
+        self.conn.close()
+
+
+def _insert(
+    conn: sqlite3.Connection, head: str, rows: Sequence[tuple[Any, ...]], tail: str = ""
+) -> None:
+    at = 0
+    for size in ROWS_PER_STATEMENT:
+        while len(rows) - at >= size:
+            sql = _statement(head, len(rows[0]), size, tail)
+            conn.execute(sql, tuple(joined.from_iterable(rows[at : at + size])))
+            at += size
+
+
+def _delete_openings(conn: sqlite3.Connection, keys: Sequence[bytes]) -> None:
+    at = 0
+    for size in ROWS_PER_STATEMENT:
+        while len(keys) - at >= size:
+            sql = _statement("DELETE FROM openings WHERE id IN", size, 1, "")
+            conn.execute(sql, keys[at : at + size])
+            at += size
+
+
+_statements: dict[tuple[str, int, int], str] = {}
+
+
+def _statement(head: str, columns: int, size: int, tail: str) -> str:
+    sql = _statements.get((head, columns, size))
+    if sql is None:
+        row = f"({', '.join('?' * columns)})"
+        sql = f"{head} {', '.join([row] * size)}{tail}"
+        _statements[head, columns, size] = sql
+    return sql
+
+
+def _encoded_entry(entry: Entry) -> tuple[Entry, bytes]:
+    """The entry and its bytes; what cannot be encoded is replaced, never dropped.
+
+    A header or a path may carry bytes that are not UTF-8 (surrogates, once decoded), a provider a
+    number past 64 bits. Neither may cost the other requests of the batch their receipts.
+    """
+    cost = entry.cost_nano_usd
+    try:
+        if cost is not None and not 0 <= cost <= COST_NANO_USD_MAX:
+            raise OverflowError(f"its cost of {cost} nano-USD is out of bounds")
+        try:
+            return entry, _encode(entry)
+        except UnicodeEncodeError:
+            entry = msgspec.convert(_clean(msgspec.to_builtins(entry)), Entry)
+            return entry, _encode(entry)
+    except (ValueError, OverflowError) as exc:
+        log.exception("receipt %s could not be encoded", entry.opening.id)
+        failure = Failure("gateway", "internal_error", f"the receipt could not be encoded: {exc}")
+        opening = _decode_opening(_encoded_opening(entry.opening))
+        entry = Entry(
+            opening=opening, status="failed", http_status=entry.http_status, failure=failure
+        )
+        return entry, _encode(entry)
+
+
+def _encoded_opening(opening: Opening) -> bytes:
+    try:
+        return _encode(opening)
+    except UnicodeEncodeError:
+        return _encode(_clean(msgspec.to_builtins(opening)))
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {_clean(name): _clean(item) for name, item in value.items()}
+    return value

@@ -1,0 +1,373 @@
+"""What is asked of the store and told to it, apart from the requests' own writes (`batch.py`).
+
+These functions take a connection: those that write are for `Ledger.execute`, those that only read
+are also for `Ledger.read`. They know rows and values, no threads and no event loop. SQL lives
+here, in `batch.py` and in `schema.py`, and nowhere else.
+
+A contradiction with what is stored is a Conflict. sqlite3 errors leave as they are, because the
+writer must tell a full disk from a broken one (`verdict`).
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from gateway.errors import Conflict, StoreError
+from gateway.ledger import chain, ids, schema
+from gateway.ledger.entry import Entry
+from gateway.ledger.records import Key, Receipt, User, VerifyResult
+
+_decode_entry = msgspec.msgpack.Decoder(Entry).decode
+
+T = TypeVar("T")
+
+
+def verdict(exc: sqlite3.Error) -> Literal["later", "fatal", "refused"]:
+    """What an sqlite3 error means for whoever wrote.
+
+    "later": nothing was written and trying again can help (disk full, file busy). "fatal": the
+    outcome is unknown, only a fresh start can read the truth (I/O error, damage). "refused": the
+    statement itself is at fault.
+    """
+    primary = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if primary in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "later"
+    if primary in (
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_MISUSE,
+        sqlite3.SQLITE_RANGE,
+        sqlite3.SQLITE_TOOBIG,
+    ):
+        return "refused"
+    return "fatal"
+
+
+def in_savepoint(conn: sqlite3.Connection, fn: Callable[[sqlite3.Connection], T]) -> T:
+    """Run `fn` so that, if it raises, only what it wrote is taken back."""
+    conn.execute("SAVEPOINT job")
+    try:
+        result = fn(conn)
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK TO job")
+            conn.execute("RELEASE job")
+        raise
+    conn.execute("RELEASE job")
+    return result
+
+
+# --- receipts ---------------------------------------------------------------------------------
+
+_RECEIPT = """SELECT r.seq, r.body, r.hash,
+    (SELECT p.hash FROM receipts p WHERE p.seq = r.seq - 1) FROM receipts r"""
+
+
+def receipt_query(receipt_id: str, owner: str | None) -> tuple[str, tuple[Any, ...]] | None:
+    """SQL and parameters for one receipt; None where the id is not one. `owner` None: anybody's."""
+    try:
+        key = ids.to_bytes(receipt_id)
+    except ValueError:
+        return None
+    return f"{_RECEIPT} WHERE r.id = ? AND (? IS NULL OR r.owner = ?)", (key, owner, owner)
+
+
+def listing_query(
+    wanted: tuple[str | None, str | None, str | None], after: str | None, limit: int
+) -> tuple[str, tuple[Any, ...]]:
+    """SQL and parameters for receipts, newest first; see `Ledger.receipts`.
+
+    `wanted` is owner, status and model, None where any will do.
+    """
+    where: list[str] = []
+    params: list[Any] = []
+    for column, value in zip(("owner", "status", "model"), wanted, strict=True):
+        if value is not None:
+            where.append(f"r.{column} = ?")
+            params.append(value)
+    if after is not None:
+        # An id that is not the owner's, or no id at all, compares with NULL: nothing is listed.
+        where.append("r.seq < (SELECT seq FROM receipts WHERE id = ? AND ? IN (owner, ''))")
+        try:
+            params += [ids.to_bytes(after), wanted[0] or ""]
+        except ValueError:
+            params += [None, ""]
+    clause = f" WHERE {' AND '.join(where)}" if where else ""
+    return f"{_RECEIPT}{clause} ORDER BY r.seq DESC LIMIT ?", (*params, limit)
+
+
+def to_receipt(row: Any) -> Receipt:
+    """A row of the two queries above as a value; StoreError where its body cannot be read."""
+    sequence, body, digest, previous = row
+    try:
+        entry = _decode_entry(body)
+    except msgspec.MsgspecError as exc:
+        raise StoreError(f"receipt {sequence} cannot be read: {exc}") from exc
+    return Receipt(sequence, previous or chain.GENESIS, digest, entry)
+
+
+def receipts_since(conn: sqlite3.Connection, since_ms: int = 0) -> Iterator[Receipt]:
+    """Every receipt of a request that arrived at `since_ms` or later, oldest record first."""
+    rows = conn.execute(f"{_RECEIPT} WHERE r.created_ms >= ? ORDER BY r.seq", (since_ms,))
+    return (to_receipt(row) for row in rows)
+
+
+def verify_file(path: str, secret: bytes) -> VerifyResult:
+    """`verify` on a file that no `Ledger` has open, or will open: it refuses a broken chain."""
+    conn = schema.open_reader(path)
+    try:
+        return verify(conn, secret)
+    except sqlite3.Error as exc:
+        raise StoreError(f"{path}: {exc}") from exc
+    finally:
+        conn.close()
+
+
+def verify(conn: sqlite3.Connection, secret: bytes) -> VerifyResult:
+    """Walk the chain and name the first record changed, removed or added; reads only.
+
+    Sees one moment of the store, whatever is written meanwhile. A record whose columns and hash
+    were both replaced fits itself: it is named by its successor, or by the seal ("head").
+    """
+    owns = not conn.in_transaction
+    if owns:
+        conn.execute("BEGIN")
+    try:
+        return _verify(conn, chain.seal_key(secret))
+    finally:
+        if owns:
+            conn.execute("ROLLBACK")
+
+
+def _verify(conn: sqlite3.Connection, key: bytes) -> VerifyResult:
+    row = conn.execute("SELECT seq, hash, mac FROM chain").fetchone()
+    end = row[0] if row and chain.sealed(key, *row) else None
+    head = chain.GENESIS
+    expected = 1
+    for *columns, digest in conn.execute(
+        "SELECT seq, id, owner, created_ms, status, model, body, hash FROM receipts ORDER BY seq"
+    ):
+        seq = columns[0]
+        receipt_id = ids.to_text(columns[1])
+        if seq < 1 or (end is not None and seq > end):
+            return _broken(expected - 1, "added", seq, receipt_id)
+        if seq > expected:
+            return _broken(expected - 1, "removed", expected, None)
+        head = chain.digest(head, tuple(columns))
+        if head != digest:
+            return _broken(expected - 1, "changed", seq, receipt_id)
+        expected += 1
+    checked = expected - 1
+    if end is None:
+        return VerifyResult(
+            False,
+            checked,
+            "head",
+            None,
+            None,
+            "the end of the chain is missing or not sealed by us",
+        )
+    if checked < end:
+        return _broken(checked, "removed", expected, None)
+    if head != row[1]:
+        return _broken(checked, "changed", end, None)
+    return VerifyResult(True, checked, message=f"{checked} receipts, none changed")
+
+
+def _broken(
+    checked: int, problem: Literal["changed", "removed", "added"], seq: int, receipt_id: str | None
+) -> VerifyResult:
+    name = f" ({receipt_id})" if receipt_id else ""
+    return VerifyResult(
+        False, checked, problem, seq, receipt_id, f"receipt {seq}{name} was {problem}"
+    )
+
+
+# --- money ------------------------------------------------------------------------------------
+
+
+def post_transfer(  # noqa: PLR0913 - all by name, and each is a column
+    conn: sqlite3.Connection,
+    *,
+    ref: str,
+    kind: str,
+    debit: int,
+    credit: int,
+    nano_usd: int,
+    created_ms: int,
+) -> bool:
+    """Move `nano_usd` (> 0) from account `debit` to account `credit`.
+
+    False where this `ref` and `kind` was posted before with the same content; Conflict where
+    with another, where the amount is not above 0, or where an account is no user's.
+    """
+    if not 0 < nano_usd < 2**63 or debit == credit:
+        raise Conflict("a transfer moves more than nothing from one account to another")
+    for account in (debit, credit):
+        if (
+            account > 0
+            and not conn.execute("SELECT 1 FROM users WHERE id = ?", (account,)).fetchone()
+        ):
+            raise Conflict(f"there is no user {account}")
+    known = conn.execute(
+        "SELECT debit, credit, nano_usd FROM transfers WHERE ref = ? AND kind = ?", (ref, kind)
+    ).fetchone()
+    if known is not None:
+        if known != (debit, credit, nano_usd):
+            raise Conflict(f"{kind} {ref!r} was posted before with other content")
+        return False
+    conn.execute(
+        "INSERT INTO transfers (ref, kind, debit, credit, nano_usd, created_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (ref, kind, debit, credit, nano_usd, created_ms),
+    )
+    return True
+
+
+def balance(conn: sqlite3.Connection, user_id: int) -> int:
+    """What an account was credited less what it was debited, in nano-USD."""
+    row = conn.execute("SELECT nano_usd FROM balances WHERE account = ?", (user_id,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def check_books(conn: sqlite3.Connection) -> list[str]:
+    """One line for each thing wrong with the money; reads only, walks all transfers and receipts.
+
+    Checked: each balance is the sum of its transfers; each billed receipt has its charge, of its
+    cost, once; no charge is without its receipt.
+    """
+    wrong = [
+        f"account {account}: balance {kept} is not the sum of its transfers, {summed}"
+        for account, kept, summed in conn.execute(
+            """WITH sides AS (
+                SELECT debit AS account, -nano_usd AS nano_usd FROM transfers UNION ALL
+                SELECT credit, nano_usd FROM transfers UNION ALL
+                SELECT account, 0 FROM balances)
+            SELECT s.account, coalesce(b.nano_usd, 0), sum(s.nano_usd) AS total FROM sides s
+            LEFT JOIN balances b ON b.account = s.account
+            GROUP BY s.account HAVING total <> coalesce(b.nano_usd, 0)"""
+        )
+    ]
+    charged: dict[str, tuple[int, int]] = {
+        ref: (debit, nano_usd)
+        for ref, debit, nano_usd in conn.execute(
+            "SELECT ref, debit, nano_usd FROM transfers WHERE kind = 'charge'"
+        )
+    }
+    for receipt in receipts_since(conn):
+        entry = receipt.entry
+        user_id, cost = entry.opening.user_id, entry.cost_nano_usd
+        due = (user_id, cost) if entry.billed and cost and user_id else None
+        if charged.pop(entry.opening.id, None) != due:
+            wrong.append(f"receipt {entry.opening.id}: not charged what it says")
+    wrong += [f"charge {ref}: without a receipt" for ref in charged]
+    return wrong
+
+
+# --- users and keys ---------------------------------------------------------------------------
+
+_USER = """SELECT id, name, email, admin, created_ms, suspended_ms, rate_multiplier, rpm, tpm,
+    concurrent FROM users"""
+_KEY = """SELECT k.id, k.user_id, u.name, k.name, k.hint, k.created_ms, k.expires_ms, k.revoked_ms,
+    k.rpm, k.tpm, k.concurrent, k.models, k.hash FROM keys k JOIN users u ON u.id = k.user_id"""
+
+
+def create_user(
+    conn: sqlite3.Connection, *, name: str, email: str | None, admin: bool, created_ms: int
+) -> User:
+    """Add a user; Conflict where the name is taken."""
+    if find_user(conn, name) is not None:
+        raise Conflict(f"there is a user {name!r} already")
+    conn.execute(
+        "INSERT INTO users (name, email, admin, created_ms) VALUES (?, ?, ?, ?)",
+        (name, email, admin, created_ms),
+    )
+    return _user_named(conn, name)
+
+
+def find_user(conn: sqlite3.Connection, name: str) -> User | None:
+    """The user of that name."""
+    return next(_users(conn.execute(f"{_USER} WHERE name = ?", (name,))), None)
+
+
+def list_users(conn: sqlite3.Connection) -> list[User]:
+    """Every user, first made first."""
+    return list(_users(conn.execute(f"{_USER} ORDER BY id")))
+
+
+def suspend_user(conn: sqlite3.Connection, name: str, at_ms: int) -> User:
+    """Suspend a user; one suspended before keeps its time. Conflict where there is none."""
+    conn.execute(
+        "UPDATE users SET suspended_ms = coalesce(suspended_ms, ?) WHERE name = ?", (at_ms, name)
+    )
+    return _user_named(conn, name)
+
+
+def _user_named(conn: sqlite3.Connection, name: str) -> User:
+    user = find_user(conn, name)
+    if user is None:
+        raise Conflict(f"there is no user {name!r}")
+    return user
+
+
+def _users(rows: Iterable[Any]) -> Iterator[User]:
+    for user_id, name, email, admin, *rest in rows:
+        yield User(user_id, name, email, bool(admin), *rest)
+
+
+def create_key(conn: sqlite3.Connection, key: Key) -> Key:
+    """Add a key; Conflict where its user is unknown or its id or hash is taken."""
+    values = (
+        key.id,
+        key.user_id,
+        key.name,
+        key.hint,
+        key.created_ms,
+        key.expires_ms,
+        key.revoked_ms,
+        key.rpm,
+        key.tpm,
+        key.concurrent,
+        None if key.models is None else msgspec.json.encode(key.models).decode(),
+        key.hash,
+    )
+    try:
+        conn.execute(f"INSERT INTO keys VALUES ({', '.join('?' * len(values))})", values)
+    except sqlite3.IntegrityError as exc:
+        raise Conflict(f"key {key.id} cannot be added: its user is unknown, or it exists") from exc
+    return _key_with(conn, key.id)
+
+
+def list_keys(conn: sqlite3.Connection, user_name: str | None = None) -> list[Key]:
+    """Every key, or one user's, first made first; revoked ones too."""
+    return list(
+        _keys(
+            conn.execute(
+                f"{_KEY} WHERE ? IS NULL OR u.name = ? ORDER BY k.created_ms, k.id",
+                (user_name, user_name),
+            )
+        )
+    )
+
+
+def revoke_key(conn: sqlite3.Connection, key_id: str, at_ms: int) -> Key:
+    """Revoke a key; one revoked before keeps its time. Conflict where there is none."""
+    conn.execute(
+        "UPDATE keys SET revoked_ms = coalesce(revoked_ms, ?) WHERE id = ?", (at_ms, key_id)
+    )
+    return _key_with(conn, key_id)
+
+
+def _key_with(conn: sqlite3.Connection, key_id: str) -> Key:
+    for key in _keys(conn.execute(f"{_KEY} WHERE k.id = ?", (key_id,))):
+        return key
+    raise Conflict(f"there is no key {key_id!r}")
+
+
+def _keys(rows: Iterable[Any]) -> Iterator[Key]:
+    for *columns, models, digest in rows:
+        allowed = None if models is None else msgspec.json.decode(models, type=list[str])
+        yield msgspec.structs.replace(Key(*columns), models=allowed, hash=digest)
