@@ -20,16 +20,13 @@ from typing import Literal, TypeVar
 import msgspec
 
 from gateway.accounts import keys
-from gateway.errors import Conflict, GatewayError, StoreError
+from gateway.errors import Conflict, GatewayError
 from gateway.ledger import store
-from gateway.ledger.records import Key, User
+from gateway.ledger.records import CREDIT_ACCOUNT, Key, User
 from gateway.ledger.writer import Ledger
 
 Refusal = Literal["malformed", "unknown", "revoked", "expired", "suspended"]
 KeyStatus = Literal["active", "revoked", "expired", "suspended"]
-
-CREDIT_ISSUED = -1
-"""The account every credit is drawn from; its balance is what was ever given, negated."""
 
 NAME_CHARS_MAX = 64
 EMAIL_CHARS_MAX = 254
@@ -103,7 +100,7 @@ class Accounts:
     ) -> "Accounts":
         """Read all users and keys of the store. `secret` is the one `secret.load` gave."""
         accounts = cls(ledger, secret, prefix, clock_ms)
-        users, issued = await ledger.execute(
+        users, issued = await ledger.read(
             lambda conn: (store.list_users(conn), store.list_keys(conn))
         )
         for user in users:
@@ -166,6 +163,13 @@ class Accounts:
         """All users, in the order they were made."""
         return sorted(self._users.values(), key=lambda user: user.id)
 
+    def user_named(self, name: str) -> User:
+        """The user of that name. `Conflict` if there is none."""
+        user_id = self._user_ids.get(_same_form(name))
+        if user_id is None:
+            raise Conflict(f"there is no user {name!r}")
+        return self._users[user_id]
+
     async def suspend_user(self, name: str) -> User:
         """Refuse all keys of a user from now on. `Conflict` if there is no such user."""
         now_ms = self._clock_ms()
@@ -190,7 +194,7 @@ class Accounts:
         def change(conn: sqlite3.Connection) -> Key:
             user = _existing_user(conn, user_name)
             if user.suspended_ms is not None:
-                raise Conflict(f"user {user_name} is suspended")
+                raise Conflict(f"user {user.name!r} is suspended")
             return store.create_key(
                 conn,
                 Key(
@@ -215,9 +219,7 @@ class Accounts:
         """All keys, or those of one user (`Conflict` if unknown), oldest first."""
         found = list(self._keys.values())
         if user_name is not None:
-            user_id = self._user_ids.get(_same_form(user_name))
-            if user_id is None:
-                raise Conflict(f"no user is named {user_name}")
+            user_id = self.user_named(user_name).id
             found = [key for key in found if key.user_id == user_id]
         return sorted(found, key=lambda key: (key.created_ms, key.id))
 
@@ -250,7 +252,7 @@ class Accounts:
                 conn,
                 ref=ref,
                 kind="credit",
-                debit=CREDIT_ISSUED,
+                debit=CREDIT_ACCOUNT,
                 credit=user.id,
                 nano_usd=nano_usd,
                 created_ms=now_ms,
@@ -260,7 +262,7 @@ class Accounts:
 
     async def balance(self, name: str) -> int:
         """A user's balance in nano-USD. `Conflict` if unknown."""
-        return await self._ledger.execute(
+        return await self._ledger.read(
             lambda conn: store.balance(conn, _existing_user(conn, name).id)
         )
 
@@ -274,8 +276,6 @@ class Accounts:
         Both run to the end even if the caller is cancelled (its client hung up): a revocation
         that is in the store but not in the snapshot would leave the key working.
         """
-        if not self._ledger.writable:
-            raise StoreError("the store cannot be written now; see the server's log")
 
         async def run() -> T:
             async with self._order:
@@ -315,7 +315,7 @@ class Accounts:
 def _existing_user(conn: sqlite3.Connection, name: str) -> User:
     user = store.find_user(conn, _same_form(name))
     if user is None:
-        raise Conflict(f"no user is named {name}")
+        raise Conflict(f"there is no user {name!r}")
     return user
 
 
