@@ -1,0 +1,310 @@
+"""The envelope of a request: the few top-level fields of its body that the gateway reads or sets.
+
+`peek` reads them without decoding the rest, `rewrite` splices new values in and leaves every other
+byte as it came: spacing, number spelling, key order. What two JSON readers could understand
+differently is refused, since the gateway would price one request and the provider run another:
+keys said twice, half surrogate pairs, invalid UTF-8, NaN.
+
+Measured (one shared core, compact bodies): peek FILL_1K µs at 1 KB, FILL_108K µs at 108 KB.
+"""
+
+import re
+
+import msgspec
+
+from gateway.errors import GatewayError
+
+MAX_TOKENS_MAX = 2**31 - 1
+MODEL_CACHE_MAX = 1024
+_MODEL_CACHED_BYTES_MAX = 200
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TEXT = msgspec.json.Decoder(str)
+_KEY = re.compile(rb'[ \t\n\r]*("(?:[^"\\]|\\.)*")[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
+_NEXT = re.compile(rb"[ \t\n\r]*[,}]")
+_SPACE = b" \t\n\r"
+
+_Fields = dict[str, msgspec.Raw]
+_Edit = tuple[int, int, bytes]
+
+# What the raw bytes of a model were decoded to; bounded, as callers choose the bytes.
+_models: dict[bytes, str] = {}
+
+MAX_TOKENS_KEYS: dict[str, tuple[str, ...]] = {
+    "openai_chat": ("max_completion_tokens", "max_tokens"),
+    "openai_completions": ("max_tokens",),
+    "openai_responses": ("max_output_tokens",),
+    "anthropic_messages": ("max_tokens",),
+}
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """What `peek` read. A field that is absent or null is None (False for the two flags).
+
+    `fields` and `compact` are for `rewrite`: every top-level value as its bytes, and whether the
+    body has no spacing between its members.
+    """
+
+    model: str | None
+    stream: bool
+    max_output_tokens: int | None
+    include_usage: bool
+    store: bool | None
+    previous_response_id: str | None
+    fields: _Fields
+    compact: bool
+
+
+def peek(body: bytes, format: str) -> Envelope:
+    """Read the envelope of `body`, a request in `format` (a name of `registry.FORMATS`).
+
+    Gemini names model and stream in its URL, so neither is looked for there. `native` bodies are
+    of unknown shape: their model and stream are taken where they have the usual types. Raises
+    GatewayError `invalid_request`, with the field as `param` where one is at fault.
+    """
+    fields, compact = _members(body)
+    raw = fields.get
+    model: str | None = None
+    stream: bool | None = None
+    if format == "native":
+        model, stream = _native(fields)
+    elif not format.startswith("gemini"):
+        model = _model(raw("model"))
+        stream = _flag(raw("stream"), "stream")
+    responses = format == "openai_responses"
+    return Envelope(
+        model,
+        stream or False,
+        _max_tokens(fields, format),
+        format == "openai_chat" and "stream_options" in fields and _includes(raw("stream_options")),
+        _flag(raw("store"), "store") if responses else None,
+        _text(raw("previous_response_id"), "previous_response_id") if responses else None,
+        fields,
+        compact,
+    )
+
+
+def rewrite(
+    body: bytes, envelope: Envelope, *, model: str | None = None, include_usage: bool = False
+) -> bytes:
+    """Return `body` with another model, and with `stream_options.include_usage` set.
+
+    `envelope` is what `peek(body)` returned. Only the named values change, every other byte
+    stays; `body` itself is returned where there is nothing to change.
+    """
+    edits: list[_Edit] = []
+    offsets: dict[str, int] | None = None
+    if model is not None and model != envelope.model:
+        offsets = _offsets(body, envelope)
+        edits.append(_set(body, envelope.fields, offsets, "model", msgspec.json.encode(model)))
+    if include_usage and not envelope.include_usage:
+        offsets = offsets or _offsets(body, envelope)
+        edits.append(_ask_usage(body, envelope.fields, offsets))
+    if not edits:
+        return body
+    out = body
+    for start, end, new in sorted(edits, reverse=True):
+        out = out[:start] + new + out[end:]
+    return out
+
+
+def _refuse(message: str, param: str | None = None) -> GatewayError:
+    return GatewayError("invalid_request", message, param=param)
+
+
+def _members(body: bytes, param: str | None = None) -> tuple[_Fields, bool]:
+    """Split an object into its members; tell whether it is spelled without spacing.
+
+    No member is said twice: proven by arithmetic where the bytes of the members found add up to
+    the whole body (a hidden second one would need bytes too), else by walking over them.
+    """
+    what = param or "The request body"
+    try:
+        fields = _OBJECT.decode(body)
+        if not body.isascii():
+            body.decode()
+    except msgspec.ValidationError:
+        raise _refuse(f"{what} must be a JSON object.", param) from None
+    except msgspec.DecodeError as exc:
+        raise _refuse(f"{what} is not valid JSON: {exc}", param) from None
+    except UnicodeDecodeError as exc:
+        raise _refuse(f"{what} is not valid UTF-8 at byte {exc.start}.", param) from None
+    except RecursionError:
+        raise _refuse(f"{what} is nested too deep.", param) from None
+    size = 1
+    for key, raw in fields.items():
+        size += len(key) + 4 + len(raw)
+    if size == len(body) and fields:
+        return fields, True
+    _walk(body, fields, param)
+    return fields, False
+
+
+def _walk(body: bytes, fields: _Fields, param: str | None = None) -> dict[str, int]:
+    """Return where each value begins, going from member to member.
+
+    A JSON value is told from its own bytes, so where the bytes at a member's place are those of
+    the value decoded for its key, they are that value. Where they are not, the decoder saw a
+    later one: the key is said twice.
+    """
+    offsets: dict[str, int] = {}
+    at = body.index(b"{") + 1
+    while len(offsets) < len(fields):
+        match = _KEY.match(body, at)
+        if match is None:
+            raise _refuse(f"{param or 'The request body'} could not be read.", param)
+        key = _TEXT.decode(match[1]) if b"\\" in match[1] else match[1][1:-1].decode()
+        at = match.end()
+        value = bytes(fields[key])
+        if key in offsets or not body.startswith(value, at):
+            raise _twice(key, param)
+        offsets[key] = at
+        after = _NEXT.match(body, at + len(value))
+        if after is None:
+            raise _twice(key, param)
+        at = after.end()
+    if body[at:].strip(_SPACE) and fields:
+        # More members, though every key has been seen.
+        match = _KEY.match(body, at)
+        raise _twice(_TEXT.decode(match[1]) if match else "", param)
+    return offsets
+
+
+def _twice(key: str, param: str | None) -> GatewayError:
+    name = f"{param}.{key}" if param else key
+    return _refuse(f"Duplicate key in the request body: {name}", name)
+
+
+def _model(raw: msgspec.Raw | None) -> str | None:
+    if raw is None:
+        return None
+    spelled = bytes(raw)
+    model = _models.get(spelled)
+    if model is None:
+        if spelled == b"null":
+            return None
+        if not spelled.startswith(b'"'):
+            raise _refuse("model must be a string.", "model")
+        model = _TEXT.decode(spelled)
+        if len(spelled) <= _MODEL_CACHED_BYTES_MAX:
+            if len(_models) >= MODEL_CACHE_MAX:
+                _models.clear()
+            _models[spelled] = model
+    return model
+
+
+def _flag(raw: msgspec.Raw | None, param: str) -> bool | None:
+    if raw is None:
+        return None
+    spelled = bytes(raw)
+    if spelled == b"true":
+        return True
+    if spelled == b"false":
+        return False
+    if spelled == b"null":
+        return None
+    raise _refuse(f"{param} must be true or false.", param)
+
+
+def _text(raw: msgspec.Raw | None, param: str) -> str | None:
+    if raw is None or bytes(raw) == b"null":
+        return None
+    if memoryview(raw)[0] != 0x22:
+        raise _refuse(f"{param} must be a string.", param)
+    return _TEXT.decode(raw)
+
+
+def _native(fields: _Fields) -> tuple[str | None, bool | None]:
+    model, stream = fields.get("model"), fields.get("stream")
+    spelled = bytes(model) if model is not None else b""
+    return (
+        _TEXT.decode(spelled) if spelled.startswith(b'"') else None,
+        stream is not None and bytes(stream) == b"true",
+    )
+
+
+def _max_tokens(fields: _Fields, format: str) -> int | None:
+    """Read the limit on output tokens; the larger where chat says both of its keys."""
+    if format == "gemini":
+        return _gemini_max_tokens(fields)
+    largest: int | None = None
+    for key in MAX_TOKENS_KEYS.get(format, ()):
+        value = _positive(fields.get(key), key)
+        if value is not None and (largest is None or value > largest):
+            largest = value
+    return largest
+
+
+def _gemini_max_tokens(fields: _Fields) -> int | None:
+    # Google's JSON reader takes snake case for camel case.
+    largest: int | None = None
+    for outer, inner in _GEMINI_MAX_TOKENS:
+        raw = fields.get(outer)
+        if raw is None or bytes(raw) == b"null":
+            continue
+        config, _ = _members(bytes(raw), outer)
+        for key in inner:
+            value = _positive(config.get(key), f"{outer}.{key}")
+            if value is not None and (largest is None or value > largest):
+                largest = value
+    return largest
+
+
+_GEMINI_MAX_TOKENS = (
+    ("generationConfig", ("maxOutputTokens", "max_output_tokens")),
+    ("generation_config", ("maxOutputTokens", "max_output_tokens")),
+)
+
+
+def _positive(raw: msgspec.Raw | None, param: str) -> int | None:
+    if raw is None:
+        return None
+    spelled = bytes(raw)
+    if spelled == b"null":
+        return None
+    value = int(spelled) if len(spelled) <= 10 and spelled.isdigit() else 0
+    if not 0 < value <= MAX_TOKENS_MAX:
+        raise _refuse(f"{param} must be a whole number from 1 to {MAX_TOKENS_MAX}.", param)
+    return value
+
+
+def _includes(raw: msgspec.Raw | None) -> bool:
+    if raw is None or bytes(raw) == b"null":
+        return False
+    options, _ = _members(bytes(raw), "stream_options")
+    return _flag(options.get("include_usage"), "stream_options.include_usage") or False
+
+
+def _offsets(body: bytes, envelope: Envelope) -> dict[str, int]:
+    if not envelope.compact:
+        return _walk(body, envelope.fields)
+    offsets = {}
+    at = 1
+    for key, raw in envelope.fields.items():
+        at += len(key) + 3
+        offsets[key] = at
+        at += len(raw) + 1
+    return offsets
+
+
+def _set(body: bytes, fields: _Fields, offsets: dict[str, int], key: str, value: bytes) -> _Edit:
+    """Replace the value of `key`, or add the member before the closing brace."""
+    if key in offsets:
+        start = offsets[key]
+        return start, start + len(fields[key]), value
+    end = body.rindex(b"}")
+    member = msgspec.json.encode(key) + b":" + value
+    return end, end, b"," + member if fields else member
+
+
+def _ask_usage(body: bytes, fields: _Fields, offsets: dict[str, int]) -> _Edit:
+    raw = fields.get("stream_options")
+    if raw is None or bytes(raw) == b"null":
+        return _set(body, fields, offsets, "stream_options", b'{"include_usage":true}')
+    options = bytes(raw)
+    inner, _ = _members(options, "stream_options")
+    start, end, new = _set(
+        options, inner, _walk(options, inner, "stream_options"), "include_usage", b"true"
+    )
+    base = offsets["stream_options"]
+    return base + start, base + end, new
