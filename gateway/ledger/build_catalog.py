@@ -264,11 +264,8 @@ def _models(provider: str, models: Iterable[types.ModelInfo], day: date) -> Iter
         if prices is None:
             continue
         aliases, patterns = _names(model.match)
-        model_id = model.id
-        hidden = not _may_be_called(model_id)
-        if not model.is_match(model_id) and aliases and not hidden:
-            # Fireworks: the id is a short form that its API does not know.
-            model_id = aliases[0]
+        # An id that its own rule does not match (at Fireworks, most) is no name that the API knows.
+        model_id = model.id if model.is_match(model.id) or not aliases else aliases[0]
         besides = sorted({kept for price in _all_prices(model) for kept in _besides(price)})
         yield ModelRecord(
             id=model_id,
@@ -280,7 +277,7 @@ def _models(provider: str, models: Iterable[types.ModelInfo], day: date) -> Iter
             aliases=tuple(alias for alias in aliases if alias != model_id.lower()),
             patterns=patterns,
             deprecated=bool(model.deprecated),
-            hidden=hidden,
+            hidden=not (model.is_match(model_id) and _may_be_called(model_id)),
             charges_besides=tuple(besides),
             changes=prices[1],
         )
@@ -375,7 +372,7 @@ def _prices(
     base = _price_record(provider, model.id, model.prices[in_force].prices)
     if base is None:
         return None
-    changes = []
+    changes: list[ChangeRecord] = []
     for conditional in model.prices[in_force + 1 :]:
         record = _price_record(provider, model.id, conditional.prices)
         if record is None:

@@ -33,7 +33,7 @@ MODEL_NAME_CHARS_MAX = 256
 """A longer name is unknown unread: bounds what a client can pin in the cache or feed a pattern."""
 
 LOOKUPS_CACHED_MAX = 4096
-"""Names remembered, known or not. With the bound above, a flood of made-up names holds 2 MB."""
+"""Names remembered per question, known or not: made-up names of full length hold under 12 MB."""
 
 SECONDS_PER_DAY = 86_400
 
