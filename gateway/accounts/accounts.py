@@ -34,6 +34,9 @@ MODELS_MAX = 256
 LIMIT_MAX = 10**12
 """Bounds a number an operator may type, far inside SQLite's 64 bits."""
 
+EXPIRES_MS_MAX = 253_402_300_799_999
+"""The end of the year 9999, the last that a date can show."""
+
 _ID_CHARS = 16
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
@@ -348,6 +351,8 @@ def _check_spec(spec: KeySpec, now_ms: int) -> None:
             raise Conflict(f"{field}: expected 1 to {LIMIT_MAX}")
     if spec.expires_ms is not None and spec.expires_ms <= now_ms:
         raise Conflict("expires: is in the past")
+    if spec.expires_ms is not None and spec.expires_ms > EXPIRES_MS_MAX:
+        raise Conflict("expires: is after the year 9999")
     if spec.models is not None:
         if not 1 <= len(spec.models) <= MODELS_MAX:
             raise Conflict(f"models: expected 1 to {MODELS_MAX} names")

@@ -200,6 +200,7 @@ async def test_what_is_not_an_address_is_refused(accounts: Accounts, email: str)
         (KeySpec(tpm=-1), "tpm"),
         (KeySpec(concurrent=10**30), "concurrent"),
         (KeySpec(expires_ms=1), "expires"),
+        (KeySpec(expires_ms=10**15), "expires"),
         (KeySpec(models=()), "models"),
         (KeySpec(models=("",)), "models"),
         (KeySpec(name="x\n"), "name"),
