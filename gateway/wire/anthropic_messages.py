@@ -12,7 +12,7 @@ import msgspec
 from gateway.wire import lenient, sse
 from gateway.wire.lenient import ABSENT, Count
 from gateway.wire.neutral import SidePass, Usage
-from gateway.wire.tap import JsonTap, SseTap
+from gateway.wire.tap import SAMPLES, JsonTap, SseTap
 
 
 class CacheCreation(msgspec.Struct, frozen=True):
@@ -158,7 +158,7 @@ class MessagesStreamTap(SseTap):
         return True
 
     def _event(self, event: bytes) -> bool:
-        if self.content and self._quiet(event):
+        if self._sampled >= SAMPLES and self._quiet(event):
             return True
         data = sse.data_of(event)
         found = lenient.decode(_EVENT, data) if data else None

@@ -25,7 +25,6 @@ _NEXT = re.compile(rb"[ \t\n\r]*[,}]")
 _SPACE = b" \t\n\r"
 
 _Fields = dict[str, msgspec.Raw]
-_Edit = tuple[int, int, bytes]
 
 # What the raw bytes of a model were decoded to; bounded, as callers choose the bytes.
 _models: dict[bytes, str] = {}
@@ -41,8 +40,8 @@ MAX_TOKENS_KEYS: dict[str, tuple[str, ...]] = {
 class Envelope(msgspec.Struct, frozen=True):
     """What `peek` read. A field that is absent or null is None (False for the two flags).
 
-    `fields` and `compact` are for `rewrite`: every top-level value as its bytes, and whether the
-    body has no spacing between its members.
+    `fields` and `gap` are for `rewrite`: every top-level value as its bytes, and how many spaces
+    follow each colon and comma between members (0 or 1; None: anything else).
     """
 
     model: str | None
@@ -52,7 +51,7 @@ class Envelope(msgspec.Struct, frozen=True):
     store: bool | None
     previous_response_id: str | None
     fields: _Fields
-    compact: bool
+    gap: int | None
 
 
 def peek(body: bytes, format: str) -> Envelope:
@@ -62,7 +61,7 @@ def peek(body: bytes, format: str) -> Envelope:
     of unknown shape: their model and stream are taken where they have the usual types. Raises
     GatewayError `invalid_request`, with the field as `param` where one is at fault.
     """
-    fields, compact = _members(body)
+    fields, gap = _members(body)
     raw = fields.get
     model: str | None = None
     stream: bool | None = None
@@ -80,7 +79,7 @@ def peek(body: bytes, format: str) -> Envelope:
         _flag(raw("store"), "store") if responses else None,
         _text(raw("previous_response_id"), "previous_response_id") if responses else None,
         fields,
-        compact,
+        gap,
     )
 
 
@@ -92,31 +91,24 @@ def rewrite(
     `envelope` is what `peek(body)` returned. Only the named values change, every other byte
     stays; `body` itself is returned where there is nothing to change.
     """
-    edits: list[_Edit] = []
-    offsets: dict[str, int] | None = None
+    sets: list[tuple[str, bytes]] = []
     if model is not None and model != envelope.model:
-        offsets = _offsets(body, envelope)
-        edits.append(_set(body, envelope.fields, offsets, "model", msgspec.json.encode(model)))
+        sets.append(("model", msgspec.json.encode(model)))
     if include_usage and not envelope.include_usage:
-        offsets = offsets or _offsets(body, envelope)
-        edits.append(_ask_usage(body, envelope.fields, offsets))
-    if not edits:
-        return body
-    out = body
-    for start, end, new in sorted(edits, reverse=True):
-        out = out[:start] + new + out[end:]
-    return out
+        sets.append(("stream_options", _asking(envelope.fields.get("stream_options"))))
+    return _splice(body, envelope.fields, sets, envelope.gap) if sets else body
 
 
 def _refuse(message: str, param: str | None = None) -> GatewayError:
     return GatewayError("invalid_request", message, param=param)
 
 
-def _members(body: bytes, param: str | None = None) -> tuple[_Fields, bool]:
-    """Split an object into its members; tell whether it is spelled without spacing.
+def _members(body: bytes, param: str | None = None) -> tuple[_Fields, int | None]:
+    """Split an object into its members; tell its spacing as `Envelope.gap` does.
 
-    No member is said twice: proven by arithmetic where the bytes of the members found add up to
-    the whole body (a hidden second one would need bytes too), else by walking over them.
+    No member is said twice. In a body without spacing arithmetic proves it: the members found add
+    up to the whole body, and a hidden second one would need bytes too. With the default spacing of
+    Python's encoder the members are joined again and compared. Any other body is walked over.
     """
     what = param or "The request body"
     try:
@@ -135,9 +127,20 @@ def _members(body: bytes, param: str | None = None) -> tuple[_Fields, bool]:
     for key, raw in fields.items():
         size += len(key) + 4 + len(raw)
     if size == len(body) and fields:
-        return fields, True
+        return fields, 0
+    if size + 2 * len(fields) - 1 == len(body) and _spaced(body, fields):
+        return fields, 1
     _walk(body, fields, param)
-    return fields, False
+    return fields, None
+
+
+def _spaced(body: bytes, fields: _Fields) -> bool:
+    """Tell whether `body` is `{"k": v, "k2": v2}` of exactly these members."""
+    keys = "".join(fields)
+    if '"' in keys or "\\" in keys:
+        return False
+    members = [b'"%b": %b' % (key.encode(), raw) for key, raw in fields.items()]
+    return b"{" + b", ".join(members) + b"}" == body
 
 
 def _walk(body: bytes, fields: _Fields, param: str | None = None) -> dict[str, int]:
@@ -275,36 +278,34 @@ def _includes(raw: msgspec.Raw | None) -> bool:
     return _flag(options.get("include_usage"), "stream_options.include_usage") or False
 
 
-def _offsets(body: bytes, envelope: Envelope) -> dict[str, int]:
-    if not envelope.compact:
-        return _walk(body, envelope.fields)
+def _asking(raw: msgspec.Raw | None) -> bytes:
+    """Return `stream_options` with include_usage set, its other bytes as they were."""
+    if raw is None or bytes(raw) == b"null":
+        return b'{"include_usage":true}'
+    options = bytes(raw)
+    fields, gap = _members(options, "stream_options")
+    return _splice(options, fields, [("include_usage", b"true")], gap)
+
+
+def _splice(body: bytes, fields: _Fields, sets: list[tuple[str, bytes]], gap: int | None) -> bytes:
+    """Replace the values of the keys that are there, add the others before the closing brace."""
+    offsets = _walk(body, fields) if gap is None else _offsets(fields, gap)
+    end = body.rindex(b"}")
+    added = b",".join(msgspec.json.encode(k) + b":" + v for k, v in sets if k not in fields)
+    edits = [(offsets[key], len(fields[key]), value) for key, value in sets if key in fields]
+    if added:
+        edits.append((end, 0, b"," + added if fields else added))
+    out = body
+    for start, size, value in sorted(edits, reverse=True):
+        out = out[:start] + value + out[start + size :]
+    return out
+
+
+def _offsets(fields: _Fields, gap: int) -> dict[str, int]:
     offsets = {}
     at = 1
-    for key, raw in envelope.fields.items():
-        at += len(key) + 3
+    for key, raw in fields.items():
+        at += len(key.encode()) + 3 + gap
         offsets[key] = at
-        at += len(raw) + 1
+        at += len(raw) + 1 + gap
     return offsets
-
-
-def _set(body: bytes, fields: _Fields, offsets: dict[str, int], key: str, value: bytes) -> _Edit:
-    """Replace the value of `key`, or add the member before the closing brace."""
-    if key in offsets:
-        start = offsets[key]
-        return start, start + len(fields[key]), value
-    end = body.rindex(b"}")
-    member = msgspec.json.encode(key) + b":" + value
-    return end, end, b"," + member if fields else member
-
-
-def _ask_usage(body: bytes, fields: _Fields, offsets: dict[str, int]) -> _Edit:
-    raw = fields.get("stream_options")
-    if raw is None or bytes(raw) == b"null":
-        return _set(body, fields, offsets, "stream_options", b'{"include_usage":true}')
-    options = bytes(raw)
-    inner, _ = _members(options, "stream_options")
-    start, end, new = _set(
-        options, inner, _walk(options, inner, "stream_options"), "include_usage", b"true"
-    )
-    base = offsets["stream_options"]
-    return base + start, base + end, new

@@ -16,6 +16,7 @@ from gateway.wire.lenient import ABSENT, Count
 from gateway.wire.neutral import Metered, Usage
 from gateway.wire.tap import (
     PARTIAL_EVENT_BYTES_MAX,
+    SAMPLES,
     TAP_EVENT_BYTES_MAX,
     Answer,
     JsonTap,
@@ -127,12 +128,12 @@ class GeminiStreamTap(SseTap):
             return False
         if b'"usageMetadata"' in data:
             self._latest = data
-        self._deltas += data.count(b"\n\n") + data.count(b"\r\n\r\n") or 1
+        self._deltas += data.count(b"\r\n\r\n") or data.count(b"\n\n") or 1
         self._text += len(data)
         return True
 
     def _event(self, event: bytes) -> bool:
-        if self.content and self._quiet(event):
+        if self._sampled >= SAMPLES and self._quiet(event):
             return True
         data = sse.data_of(event)
         chunk = lenient.decode(_CHUNK, data) if data else None

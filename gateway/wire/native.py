@@ -10,7 +10,7 @@ import msgspec
 from gateway.wire import anthropic_messages, gemini, lenient, openai_chat, sse
 from gateway.wire.lenient import ABSENT
 from gateway.wire.neutral import Usage
-from gateway.wire.tap import Answer, JsonTap, SseTap
+from gateway.wire.tap import SAMPLES, Answer, JsonTap, SseTap
 
 _ENDINGS = (".completed", ".done", ".failed", ".incomplete", "message_stop")
 _PARTS = (b'"usage"', b'"usageMetadata"', b'"error"')
@@ -75,7 +75,7 @@ class NativeStreamTap(SseTap):
         return True
 
     def _event(self, event: bytes) -> bool:
-        if self.content and self._quiet(event):
+        if self._sampled >= SAMPLES and self._quiet(event):
             return True
         data = sse.data_of(event)
         if not data:
@@ -92,6 +92,7 @@ class NativeStreamTap(SseTap):
             self.answer.fault = self.answer.fault or lenient.fault(data)
         elif self.answer.fault is None:
             self.content = True
+            self._sampled = SAMPLES  # of an unknown grammar all bytes count
         if kind.endswith(_ENDINGS):
             self.answer.complete = True
         self._text += len(event)

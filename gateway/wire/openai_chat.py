@@ -11,12 +11,12 @@ import msgspec
 from gateway.wire import lenient, sse
 from gateway.wire.lenient import ABSENT, Count
 from gateway.wire.neutral import Usage
-from gateway.wire.tap import Answer, JsonTap, SseTap
+from gateway.wire.tap import SAMPLES, Answer, JsonTap, SseTap
 
 _DONE = b"[DONE]"
 _TERMINAL_BYTES_MAX = 64
-_TOKEN_BYTES = 4
-"""Bytes of text taken per event where `obfuscation` pads all events to one size."""
+_USAGE_KEY = b'"usage"'
+_NULLS = (b":null", b": null")
 
 
 class InputDetails(msgspec.Struct, frozen=True):
@@ -74,7 +74,6 @@ class _Chunk(msgspec.Struct, frozen=True):
     x_groq: msgspec.Raw = ABSENT
     error: msgspec.Raw = ABSENT
     object: msgspec.Raw = ABSENT
-    obfuscation: msgspec.Raw = ABSENT
 
 
 _USAGE = msgspec.json.Decoder(OpenAIUsage)
@@ -175,9 +174,12 @@ class ChatStreamTap(SseTap):
     def _quiet(self, data: bytes) -> bool:
         if b'"error"' in data:
             return False
-        named = data.count(b'"usage"')
-        if named and data.count(b'"usage":null') != named and data.count(b'"usage": null') != named:
-            return False
+        at = data.find(_USAGE_KEY)
+        while at >= 0:
+            at += len(_USAGE_KEY)
+            if not data.startswith(_NULLS, at):
+                return False
+            at = data.find(_USAGE_KEY, at)
         events = data.count(b"\n\n")
         if events == 1:
             # One event as long as this is not the terminal one: no need to search it.
@@ -190,7 +192,7 @@ class ChatStreamTap(SseTap):
         return True
 
     def _event(self, event: bytes) -> bool:
-        if self.content and len(event) >= _TERMINAL_BYTES_MAX and self._quiet(event):
+        if self._sampled >= SAMPLES and self._quiet(event):
             return True
         data = sse.data_of(event)
         if not data:
@@ -205,14 +207,16 @@ class ChatStreamTap(SseTap):
         if chunk.object and lenient.text(chunk.object) == "error":
             self.answer.fault = self.answer.fault or lenient.fault(data)
         choices = lenient.anything(chunk.choices)
-        if isinstance(choices, list) and choices:
-            self._choices(event, choices, padded=bool(chunk.obfuscation))
+        if isinstance(choices, list):
+            self._choices(event, choices)
+        elif not chunk.usage and self.answer.fault is None:
+            self.content = True  # a chunk of a grammar of its own, which is no opening
         if self._finished and self.answer.usage is not None:
             # Some servers never send [DONE]; a finish and a count are all there is to wait for.
             self.answer.complete = True
         return not (self._strip and choices == [] and lenient.is_object(chunk.usage))
 
-    def _choices(self, event: bytes, choices: list[object], *, padded: bool) -> None:
+    def _choices(self, event: bytes, choices: list[object]) -> None:
         text = 0
         for choice in choices:
             if not isinstance(choice, dict):
@@ -221,20 +225,19 @@ class ChatStreamTap(SseTap):
                 self._finished = self.content = True
             delta = choice.get("delta") or choice.get("message") or choice
             if isinstance(delta, dict):
-                text += lenient.text_bytes(
-                    {key: value for key, value in delta.items() if key not in _NOT_GENERATED}
-                )
+                made = {k: v for k, v in delta.items() if v and k not in _NOT_GENERATED}
+                self.content = self.content or bool(made)
+                made.pop("reasoning_details", None)  # repeats `reasoning`
+                text += lenient.text_bytes(made)
         if text:
-            self.content = True
-            self._count(event, _TOKEN_BYTES if padded else text)
-        elif self._deltas:
-            self._count(event, 0)
+            self._count(event, text)
 
 
 _NOT_GENERATED = frozenset(
     (
-        "finish_reason", "native_finish_reason", "logprobs", "index", "content_filter_results",
-        "stop_reason", "delta", "message", "annotations",
+        "role", "index", "finish_reason", "native_finish_reason", "stop_reason", "logprobs",
+        "content_filter_results", "delta", "message", "annotations", "reasoning_opaque",
+        "provider_metadata",
     )
 )  # fmt: skip
 

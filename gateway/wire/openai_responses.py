@@ -10,7 +10,7 @@ import msgspec
 from gateway.wire import lenient, sse
 from gateway.wire.lenient import ABSENT
 from gateway.wire.openai_chat import read_usage
-from gateway.wire.tap import Answer, JsonTap, SseTap
+from gateway.wire.tap import SAMPLES, Answer, JsonTap, SseTap
 
 TERMINAL_EVENTS = frozenset(("response.completed", "response.incomplete", "response.failed"))
 
@@ -19,8 +19,6 @@ _OPENING = frozenset(
     ("response.created", "response.queued", "response.in_progress", "keepalive", "ping", "error")
 )
 _ENDINGS = tuple(name.encode() for name in sorted(TERMINAL_EVENTS))
-_TOKEN_BYTES = 4
-"""Bytes of text taken per event where `obfuscation` pads all events to one size."""
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -28,7 +26,6 @@ class _Event(msgspec.Struct, frozen=True):
     response: msgspec.Raw = ABSENT
     error: msgspec.Raw = ABSENT
     delta: msgspec.Raw = ABSENT
-    obfuscation: msgspec.Raw = ABSENT
 
 
 class _Response(msgspec.Struct, frozen=True):
@@ -70,7 +67,7 @@ class ResponsesStreamTap(SseTap):
         return True
 
     def _event(self, event: bytes) -> bool:
-        if self.content and self._quiet(event):
+        if self._sampled >= SAMPLES and self._quiet(event):
             return True
         data = sse.data_of(event)
         found = lenient.decode(_EVENT, data) if data else None
@@ -79,9 +76,8 @@ class ResponsesStreamTap(SseTap):
         kind = lenient.text(found.type) or sse.name_of(event).decode("utf-8", "replace")
         if kind.endswith(".delta"):
             self.content = True
-            padded = bool(found.obfuscation)
             text = lenient.text_bytes(lenient.anything(found.delta))
-            self._count(event, _TOKEN_BYTES if padded else text)
+            self._count(event, text)
             return True
         if found.response:
             _note(self.answer, found.response)

@@ -29,6 +29,12 @@ BODY_DECODE_BYTES_MAX = 8 * 1024 * 1024
 BODY_TAIL_BYTES = 64 * 1024
 """Tail kept of a larger body: every format reports usage after the content."""
 
+SAMPLES = 8
+"""Delta events read exactly before the size of the others is trusted."""
+
+_TEXT_BYTES_MIN = 3
+"""Bytes of text taken per unread delta event at least: hardly a token is shorter."""
+
 _HEAD_BYTES = 512
 _TAIL_TRIES = 16
 _ENDS = (b"\n\n", b"\r\n\r\n")
@@ -68,28 +74,31 @@ class Answer:
 class SseTap:
     """The event-splitting half of a `StreamTap`; a format says what events mean.
 
-    Text is estimated without decoding: the bytes of the delta events, less for each the size that
-    the first one had around its text. Padding (`obfuscation`) and metadata that grows make it
-    inexact; it is only used where a provider reported nothing.
+    Text is mostly not decoded to be counted. The first SAMPLES delta events are, which shows how
+    many bytes stand around the text, padding (`obfuscation`) included; of each other one that
+    many are taken off, leaving _TEXT_BYTES_MIN or more. It is only used where a provider reported
+    nothing.
     """
 
     __slots__ = (
-        "_clear", "_deltas", "_held", "_overhead", "_partial", "_released", "_sent", "_text",
-        "answer", "content", "terminal",
+        "_around", "_clear", "_deltas", "_exact", "_held", "_partial", "_released", "_sampled",
+        "_sent", "_text", "answer", "content", "terminal",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.terminal = False
         self.content = False
         self.answer = Answer()
-        self._clear = False  # content came, nothing is held: a quiet piece may pass as it is
+        self._clear = False  # sampling is over, nothing is held: a quiet piece may pass
         self._partial = bytearray()  # the event that has not ended yet
         self._sent = 0  # how much of it was let through already
         self._held = bytearray()  # the terminal event and all after it
         self._released = False
-        self._text = 0  # bytes of delta events
-        self._deltas = 0
-        self._overhead = 0  # bytes of a delta event that are not text
+        self._exact = 0  # bytes of text in the delta events that were read
+        self._sampled = 0  # how many these are, up to SAMPLES
+        self._around = 0  # bytes around the text of these
+        self._deltas = 0  # delta events not read
+        self._text = 0  # their bytes
 
     # What a format says.
 
@@ -120,7 +129,7 @@ class SseTap:
             self._held += data
             return b""
         out = self._resume(data) if self._partial else self._take(data)
-        self._clear = self.content and not self.terminal and not self._partial
+        self._clear = self._sampled >= SAMPLES and not self.terminal and not self._partial
         return out
 
     def release(self) -> bytes:
@@ -152,7 +161,9 @@ class SseTap:
     def metered(self) -> Metered:
         """See `format.StreamTap.metered`. Reads a last event that lacks its blank line too."""
         self._read_partial()
-        return self.answer.metered(self._text - self._deltas * self._overhead)
+        around = self._around * self._deltas // max(self._sampled, 1)
+        unread = max(self._text - around, self._deltas * _TEXT_BYTES_MIN)
+        return self.answer.metered(self._exact + unread)
 
     def _drop(self) -> None:
         self._released = True
@@ -165,9 +176,11 @@ class SseTap:
         """Read the unfinished event as if it had ended; a cut one is not JSON and is ignored."""
         if not self._partial:
             return True
-        before = self.terminal, self._text, self._deltas
+        before = self.terminal, self.content, self._exact, self._sampled, self._text, self._deltas
         keep = self._event(bytes(self._partial))
-        self.terminal, self._text, self._deltas = before
+        (
+            self.terminal, self.content, self._exact, self._sampled, self._text, self._deltas
+        ) = before  # fmt: skip
         return keep
 
     def _resume(self, data: bytes) -> bytes:
@@ -192,7 +205,7 @@ class SseTap:
 
     def _take(self, data: bytes) -> bytes:
         """Take bytes that begin with an event, nothing being held."""
-        end = sse.whole_end(data) if self.content else 0
+        end = sse.whole_end(data) if self._sampled >= SAMPLES else 0
         out = data if end == len(data) else data[:end]
         if not end or not self._quiet(out):
             out, end = self._each(data)
@@ -240,11 +253,11 @@ class SseTap:
         return out
 
     def _count(self, event: bytes, text_bytes: int) -> None:
-        """Count a delta event whose text is known; the first one sets the overhead."""
-        if not self._deltas:
-            self._overhead = len(event) - text_bytes
-        self._deltas += 1
-        self._text += len(event)
+        """Count a delta event that was read; the first ones show the bytes around the text."""
+        self._exact += text_bytes
+        if self._sampled < SAMPLES:
+            self._around += len(event) - text_bytes
+            self._sampled += 1
 
 
 class JsonTap:
