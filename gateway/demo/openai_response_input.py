@@ -1,0 +1,165 @@
+"""Reading the input of OpenAI Responses: items, instructions, tools and text format.
+
+Shared by create, compact and input_tokens, so that the three weigh a request alike. Raises
+`Refusal` as `openai_shapes` does. Used by `openai_responses.py`.
+"""
+
+from typing import Any
+
+import msgspec
+import orjson
+
+from gateway.demo import tokens
+from gateway.demo.answer import Ask, Tool, ToolResult
+from gateway.demo.openai_shapes import (
+    Body,
+    check_role,
+    check_sampling,
+    content_tokens,
+    effort_tokens,
+    get_bool,
+    get_list,
+    get_object,
+    get_string,
+    get_whole,
+    invalid_value,
+    missing,
+    read_choice,
+    read_tool,
+    wrong_type,
+)
+from gateway.demo.switches import Switches
+
+ROLES = ("assistant", "system", "developer", "user")
+
+
+class Reading(msgspec.Struct):
+    """A request read: the question, its items (those of earlier turns first), the users' words."""
+
+    ask: Ask
+    items: list[Any]
+    user_texts: list[str]
+
+
+class _Walk(msgspec.Struct):
+    pieces: list[str] = []
+    user_texts: list[str] = []
+    results: list[ToolResult] = []
+    call_names: dict[str, str] = {}
+
+
+def read(body: Body, earlier: list[Any], switches: Switches) -> Reading:
+    """Check a request and read what the answer depends on."""
+    check_sampling(body)
+    given = body.get("input")
+    if given is None and not earlier:
+        raise missing("input")
+    if given is not None and not isinstance(given, str | list):
+        raise wrong_type("input", "one of a string or array of input items", given)
+    new = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or [])
+    items = [*earlier, *new]
+    walk = _Walk()
+    for index, item in enumerate(items):
+        _read_item(item, f"input[{max(index - len(earlier), 0)}]", walk)
+    offered = _read_tools(body)
+    tools = tuple(tool for tool, _ in offered)
+    choice, only = read_choice(_function_choice(body), [tool.name for tool in tools])
+    schema, json_object = _read_format(body)
+    prompt = tokens.split(get_string(body, "instructions") or "")
+    prompt += [piece for _, pieces in offered for piece in pieces]
+    ask = Ask(
+        prompt=tuple(prompt + walk.pieces),
+        user_text=walk.user_texts[-1] if walk.user_texts else "",
+        results=tuple(walk.results),
+        tools=tools,
+        choice=choice,
+        only=only,
+        parallel=get_bool(body, "parallel_tool_calls", True),
+        schema=schema,
+        json_object=json_object,
+        max_tokens=get_whole(body, "max_output_tokens", 16),
+        thinking_tokens=effort_tokens(
+            get_object(body, "reasoning").get("effort"), "reasoning.effort"
+        ),
+        length=switches.tokens,
+    )
+    return Reading(ask, items, walk.user_texts)
+
+
+def _read_item(item: Any, param: str, walk: _Walk) -> None:
+    if not isinstance(item, dict):
+        raise wrong_type(param, "an object", item)
+    kind = item.get("type", "message" if "role" in item else None)
+    if kind is None:
+        raise missing(f"{param}.type")
+    if kind == "function_call_output":
+        _read_output(item, param, walk)
+        return
+    walk.results = []
+    if kind == "message":
+        role = check_role(item.get("role"), ROLES, f"{param}.role")
+        if item.get("content") is None:
+            raise missing(f"{param}.content")
+        text, pieces = content_tokens(item["content"], f"{param}.content")
+        walk.pieces += [f"<{role}>", *pieces]
+        if role == "user":
+            walk.user_texts.append(text)
+    elif kind == "function_call":
+        for name in ("call_id", "name", "arguments"):
+            if not isinstance(item.get(name), str):
+                raise missing(f"{param}.{name}")
+        walk.call_names[item["call_id"]] = item["name"]
+        walk.pieces += ["<call>", *tokens.split(item["name"]), *tokens.split(item["arguments"])]
+    else:
+        # Reasoning, compaction and whatever the future brings count by their text.
+        walk.pieces += tokens.split(orjson.dumps(item).decode())
+
+
+def _read_output(item: Body, param: str, walk: _Walk) -> None:
+    call_id = item.get("call_id")
+    if not isinstance(call_id, str):
+        raise missing(f"{param}.call_id")
+    if call_id not in walk.call_names:
+        message = f"No tool call found for function call output with call_id {call_id}."
+        raise invalid_value("input", message)
+    if item.get("output") is None:
+        raise missing(f"{param}.output")
+    text, pieces = content_tokens(item["output"], f"{param}.output")
+    walk.pieces += ["<output>", *pieces]
+    walk.results = [*walk.results, ToolResult(walk.call_names[call_id], text)]
+
+
+def _read_tools(body: Body) -> list[tuple[Tool, list[str]]]:
+    offered = []
+    for index, tool in enumerate(get_list(body, "tools")):
+        param = f"tools[{index}]"
+        if not isinstance(tool, dict):
+            raise wrong_type(param, "an object", tool)
+        if "type" not in tool:
+            raise missing(f"{param}.type")
+        # Tools that the provider runs itself are accepted and never used.
+        if tool["type"] == "function":
+            weight = tokens.split(orjson.dumps(tool).decode())
+            offered.append((read_tool(tool, param), weight))
+    return offered
+
+
+def _function_choice(body: Body) -> Any:
+    choice = body.get("tool_choice")
+    served = isinstance(choice, dict) and choice.get("type") not in {"function", "allowed_tools"}
+    return "auto" if served else choice
+
+
+def _read_format(body: Body) -> tuple[dict[str, Any] | None, bool]:
+    wanted = get_object(get_object(body, "text"), "format")
+    kind = wanted.get("type", "text")
+    if kind == "json_schema":
+        for name in ("name", "schema"):
+            if wanted.get(name) is None:
+                raise missing(f"text.format.{name}")
+        return get_object(wanted, "schema"), False
+    if kind not in ("text", "json_object"):
+        known = "'text', 'json_schema', and 'json_object'"
+        message = f"Invalid value: '{kind}'. Supported values are: {known}."
+        raise invalid_value("text.format.type", message)
+    return None, kind == "json_object"
