@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 Call = Callable[[str, bytes], bytes]
 """(verb's name, JSON arguments) -> JSON result; raises `Conflict` or `StoreError`."""
 
-STARTING_SECONDS = 2.0
-"""How long a server that holds the store may take to open its socket."""
+BUSY_SECONDS = 3.0
+"""How long to wait for a store that another process holds without answering."""
 
 _RETRY_SECONDS = 0.05
 _REFUSALS: tuple[int, ...] = (400, 404, 409)
@@ -52,19 +52,24 @@ def connect(config: Config, *, writes: bool) -> Iterator[Call]:
     `writes` False refuses a store that does not exist.
     """
     path = socket_path(config)
-    if _answers(path):
-        yield _through(path)
-        return
-    if not writes:
+    if not writes and not _answers(path):
         _refuse_missing(config)
+    end = time.monotonic() + BUSY_SECONDS
     with contextlib.ExitStack() as stack:
-        try:
-            call = stack.enter_context(_opened(config))
-        except StoreError:
-            # Locked by a server that is still starting? Then its socket opens in a moment.
-            if not _answers_soon(path):
-                raise
-            call = _through(path)
+        while True:
+            if _answers(path):
+                call = _through(path)
+                break
+            try:
+                call = stack.enter_context(_opened(config))
+                break
+            except StoreError as exc:
+                # Somebody has the store's lock: a server about to open its socket, or to end, or
+                # another command. Either way the next try finds out.
+                locked = isinstance(exc.__cause__, BlockingIOError)
+                if not locked or time.monotonic() > end:
+                    raise
+                time.sleep(_RETRY_SECONDS)
         yield call
 
 
@@ -102,30 +107,25 @@ def export(config: Config, since_ms: int, form: "ExportFormat") -> Iterator[byte
     iterator is: do not let it wait on anybody.
     """
     _refuse_missing(config)
+    return _exported(config.store.path, since_ms, form)
+
+
+def _exported(path: str, since_ms: int, form: "ExportFormat") -> Iterator[bytes]:
     import sqlite3
 
     from gateway.ledger import receipt, schema, store
 
     try:
-        with contextlib.closing(schema.open_reader(config.store.path)) as conn:
+        with contextlib.closing(schema.open_reader(path)) as conn:
             yield from receipt.export(store.receipts_since(conn, since_ms), form)
     except sqlite3.Error as exc:
-        raise StoreError(f"{config.store.path}: {exc}") from None
+        raise StoreError(f"{path}: {exc}") from None
 
 
 def _refuse_missing(config: Config) -> None:
     # Reading must not make an empty store, least of all under a mistyped path.
     if not os.path.exists(config.store.path):
         raise StoreError(f"there is no store at {config.store.path} (store.path) yet")
-
-
-def _answers_soon(path: str) -> bool:
-    end = time.monotonic() + STARTING_SECONDS
-    while time.monotonic() < end:
-        if _answers(path):
-            return True
-        time.sleep(_RETRY_SECONDS)
-    return False
 
 
 def _answers(path: str) -> bool:

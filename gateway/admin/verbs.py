@@ -21,7 +21,7 @@ from gateway.ledger.records import Key, Receipt, User, VerifyResult
 from gateway.ledger.writer import Ledger
 
 
-class BadArguments(Exception):
+class BadArguments(Conflict):
     """The arguments of a verb are not what it takes; the message names the one at fault."""
 
 
