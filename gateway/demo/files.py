@@ -142,7 +142,7 @@ async def gemini_upload(
         return await _start(uploads, request)
     open_upload = uploads.get(request.query.get("upload_id", ""))
     if open_upload is None:
-        if command:
+        if command or "upload_id" in request.query:
             raise Refusal(404, "Upload not found.")
         mime_type = request.content_type
         open_upload = OpenUpload(Tally(), f"files/{_file_id()}", mime_type)

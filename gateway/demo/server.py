@@ -6,7 +6,7 @@ it alone. One port carries three providers:
     /v1/...                  OpenAI: chat completions, completions, responses, embeddings,
                              moderations, models, files, images, audio, batches
     /anthropic/v1/...        Anthropic: messages, count_tokens, models
-    /gemini/v1beta/...       Gemini: generate, stream, count, embed, models, files
+    /gemini/v1beta/...       Gemini: generate, stream, count, embed, models, files (also at v1)
     /gemini/upload/v1beta/files
 
 Any credential that is not empty is taken; none is a 401 in the provider's own envelope. Any model
@@ -207,12 +207,13 @@ class _Server:
 
     def _add_gemini(self, router: web.UrlDispatcher) -> None:
         kept = self._gemini_files
-        base = "/gemini/v1beta"
-        router.add_get(f"{base}/models", self._by_id(lambda _: models.gemini_list()))
+        # Google serves both versions alike, and its clients differ in the one they take.
+        base = "/gemini/{version:v1|v1beta}"
+        router.add_get(base + "/models", self._by_id(lambda _: models.gemini_list()))
         router.add_post(base + "/models/{model:[^:]+}:{verb}", self._gemini)
         router.add_get(base + "/models/{id}", self._by_id(models.gemini_one))
-        router.add_post("/gemini/upload/v1beta/files", self._gemini_upload)
-        router.add_get(f"{base}/files", self._by_id(lambda _: files.gemini_list(kept)))
+        router.add_post("/gemini/upload/{version:v1|v1beta}/files", self._gemini_upload)
+        router.add_get(base + "/files", self._by_id(lambda _: files.gemini_list(kept)))
         router.add_get(
             base + "/{id:files/[^/]+}", self._by_id(lambda key: files.gemini_fetch(kept, key))
         )
@@ -347,7 +348,9 @@ def _check_credential(request: web.Request, family: Family) -> None:
         "anthropic": headers.get("x-api-key", ""),
         "gemini": headers.get("x-goog-api-key", "") or request.query.get("key", ""),
     }[family]
-    if bearer or own.strip():
+    # The URL of an open upload is its own credential: Google's clients send no other to it.
+    resumes_upload = request.path.startswith("/gemini/upload/") and "upload_id" in request.query
+    if bearer or own.strip() or resumes_upload:
         return
     messages = {
         "openai": "You didn't provide an API key. Send it in an Authorization header, as Bearer.",
