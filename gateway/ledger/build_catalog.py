@@ -379,9 +379,7 @@ def _prices(
             raise ValueError(f"{provider}/{model.id} will lose its price: decide what to do")
         when = conditional.constraint
         if isinstance(when, types.StartDateConstraint):
-            # What changed was a price that the catalog leaves out (web searches).
-            if changes or record != base:
-                changes.append(ChangeRecord(price=record, since=when.start_date))
+            changes.append(ChangeRecord(price=record, since=when.start_date))
         elif isinstance(when, types.TimeOfDateConstraint):
             hours = tuple(hour.replace(tzinfo=None) for hour in (when.start_time, when.end_time))
             changes.append(ChangeRecord(price=record, daily=(hours[0], hours[1])))

@@ -333,6 +333,41 @@ def test_a_price_over_midnight_holds_on_both_sides_of_it(tmp_path: Path) -> None
         assert found(catalog, "p", "m").price.input == usd(amount), at
 
 
+def test_of_several_changes_the_last_that_holds_is_taken(tmp_path: Path) -> None:
+    clock = Clock()
+    changes = [
+        {"since": "2026-02-01", "price": {"input": "2.00"}},
+        {"since": "2026-03-01", "price": {"input": "3.00"}},
+        {"daily": ["12:00:00", "13:00:00"], "price": {"input": "4.00"}},
+    ]
+    catalog = Catalog.load(written(tmp_path, MODEL | {"changes": changes}), clock=clock)
+    for at, amount in [
+        ("2026-01-31T23:59:59", "1"),
+        ("2026-02-28T23:59:59", "2"),
+        ("2026-03-01T00:00:00", "3"),
+        ("2026-03-01T12:30:00", "4"),
+        ("2026-01-01T12:30:00", "4"),
+    ]:
+        clock.set(f"{at}+00:00")
+        assert found(catalog, "p", "m").price.input == usd(amount), at
+
+
+def test_a_provider_that_only_falls_back_is_offered_last_wherever_it_is_listed(
+    tmp_path: Path,
+) -> None:
+    night = {"daily": ["00:00:00", "06:00:00"], "price": {"input": "0.50"}}
+    reseller = {"id": "reseller", "name": "R", "models": [], "fallback": ["maker"]}
+    maker = {"id": "maker", "name": "M", "models": [MODEL | {"changes": [night]}]}
+    clock = Clock()
+    catalog = Catalog.load(written(tmp_path, providers=[reseller, maker]), clock=clock)
+    offered = catalog.provider_of("m")
+    assert [name for name, _ in offered] == ["maker", "reseller"]
+    assert [(model.provider, model.price.input) for _, model in offered] == [
+        ("maker", usd("0.5")),
+        ("reseller", usd("0.5")),
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "place"),
     [

@@ -224,6 +224,10 @@ def test_audio_and_images_are_charged_apart_fresh_before_cached() -> None:
         "output_image": 10,
         "reasoning": 5,
     }
+    incoming = 45 * 7 + 15 * 10 + 10 * 11 + 30 * 3
+    assert cost(usage, EVERY_CLASS) == 1000 * (incoming + 15 * 2 + 20 * 9 + 10 * 12 + 5 * 6)
+    pictures = Usage(output_tokens=50, output_image_tokens=10)
+    assert cost(pictures, EVERY_CLASS) == 1000 * (40 * 2 + 10 * 12)
     more_audio = Usage(input_tokens=100, cache_read_input_tokens=40, input_audio_tokens=70)
     assert tokens_by_class(explain(more_audio, EVERY_CLASS)) == {
         "input_audio": 60,
@@ -274,7 +278,9 @@ def test_contradictory_counts_never_charge_more_tokens_than_the_totals(
 ) -> None:
     expected = {"input": 3, "cache_write": 2} if classes is None else classes
     assert tokens_by_class(explain(usage, EVERY_CLASS)) == expected
-    assert cost(usage, EVERY_CLASS) >= 0
+    assert cost(usage, EVERY_CLASS) == sum(
+        tokens * getattr(EVERY_CLASS, cls) // 10**6 for cls, tokens in expected.items()
+    )
 
 
 def test_a_side_pass_is_charged_at_its_own_models_price_and_tier() -> None:
