@@ -243,8 +243,12 @@ def _doubts(result: Result) -> list[str]:
         where = f"{block.target}, round {block.round + 1}"
         if foreign > FOREIGN_CPU_MAX:
             lines.append(f"doubt: others used {foreign:.2f} cores meanwhile ({where})")
-        if block.streams.pace < PACE_MIN:
-            lines.append(f"doubt: streams ran at {block.streams.pace:.0%} of their pace ({where})")
+        streams = block.streams
+        if streams.open_at_once < streams.streams:
+            opened = f"{streams.open_at_once} of {streams.streams}"
+            lines.append(f"doubt: only {opened} streams were open at once ({where})")
+        if streams.pace < PACE_MIN:
+            lines.append(f"doubt: streams ran at {streams.pace:.0%} of their pace ({where})")
     return lines
 
 

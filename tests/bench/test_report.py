@@ -32,6 +32,7 @@ def block(target: TargetName, round_: int, cost: float, *, foreign: float = 0.0)
     )
     streams = StreamsResult(
         streams=10,
+        open_at_once=10,
         chunks=100,
         pace=1.0,
         window=window(cost * 100),
@@ -104,6 +105,16 @@ def test_a_missed_goal_and_a_busy_machine_are_told() -> None:
     assert "MISSED CPU per JSON request of 1 KB, × naive: 0.9 (goal ≤ 0.5)" in text
     assert "MISSED added first byte at a third of saturation, p50, ms: 0.9 (goal ≤ 0.3)" in text
     assert "doubt: others used 0.40 cores meanwhile (gateway, round 1)" in text
+
+
+def test_streams_that_were_not_all_open_or_lost_their_pace_are_told() -> None:
+    slow = block("gateway", 0, 0.1)
+    slow = msgspec.structs.replace(
+        slow, streams=msgspec.structs.replace(slow.streams, open_at_once=7, pace=0.8)
+    )
+    text = report.table(result([block("direct", 0, 0), block("naive", 0, 1), slow]))
+    assert "doubt: only 7 of 10 streams were open at once (gateway, round 1)" in text
+    assert "doubt: streams ran at 80% of their pace (gateway, round 1)" in text
 
 
 def test_a_run_without_the_naive_proxy_has_no_ratios() -> None:
