@@ -129,6 +129,7 @@ class Provider(_Section):
     keys: tuple[str, ...] = ()
     catalog: Name | None = None
     unmetered: bool = False
+    include_usage: bool = True
     connect_seconds: Seconds | None = None
     first_byte_seconds: Seconds | None = None
     idle_seconds: Seconds | None = None

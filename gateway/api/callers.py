@@ -1,0 +1,43 @@
+"""Who calls one of the gateway's own endpoints, and how a refusal is told.
+
+Used by the other modules of this package; the proxy's own identification does the work.
+"""
+
+from aiohttp import web
+
+from gateway.config import Family
+from gateway.errors import GatewayError
+from gateway.proxy import errors, headers
+from gateway.proxy.handler import Caller, Proxy
+
+PROXY: web.AppKey[Proxy] = web.AppKey("proxy", Proxy)
+
+
+def family_of(request: web.Request) -> Family:
+    """The API family whose shapes this caller reads."""
+    if "/v1beta" in request.path:
+        return "gemini"
+    return "anthropic" if "anthropic-version" in request.headers else "openai"
+
+
+def caller_of(request: web.Request) -> Caller:
+    """The caller, by the same rules as for proxied calls; raises `GatewayError`."""
+    inbound = headers.read(request.raw_headers)
+    _, key = headers.take_key(request.query_string)
+    if key is not None:
+        inbound.credentials.setdefault(b"key", key)
+    return request.app[PROXY].identify(inbound, b"")
+
+
+def json_answer(body: bytes, status: int = 200) -> web.Response:
+    """A JSON answer of ready bytes."""
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def refusal(request: web.Request, error: GatewayError) -> web.Response:
+    """An error in the caller's format."""
+    answer = json_answer(errors.body(error, family_of(request), None), error.status)
+    for line in errors.headers(error).decode("latin-1").splitlines():
+        name, _, value = line.partition(": ")
+        answer.headers[name] = value
+    return answer

@@ -1,0 +1,211 @@
+"""The models lists in three shapes, priced as this caller is billed.
+
+OpenAI's shape by default, Anthropic's where `anthropic-version` was sent, Gemini's under
+`/v1beta` (shapes: platform.openai.com/docs/api-reference/models, docs.anthropic.com/en/api/
+models-list, ai.google.dev/api/models, read 2026-08). A gateway key sees the operator's aliases and
+the models of active providers; a caller's own key those of the provider that owns the format.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+import orjson
+from aiohttp import web
+
+from gateway.api.callers import PROXY, caller_of, family_of, json_answer
+from gateway.config import Family
+from gateway.errors import GatewayError
+from gateway.ledger.catalog import Catalog, Model
+from gateway.ledger.prices import CLASSES, Price, shown
+from gateway.proxy.handler import Caller, Proxy
+from gateway.proxy.providers import Provider
+
+CATALOG: web.AppKey[Catalog] = web.AppKey("catalog", Catalog)
+PAGE_MAX = 1000
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """One name that can be called, and what stands behind it."""
+
+    id: str
+    owned_by: str
+    model: Model
+
+
+async def listing(request: web.Request) -> web.Response:
+    """All models that this caller can call in this format."""
+    caller, family = caller_of(request), family_of(request)
+    catalog, proxy = request.app[CATALOG], request.app[PROXY]
+    found = list(_callable(proxy, catalog, caller, family))
+    if family == "anthropic":
+        return json_answer(orjson.dumps(_anthropic_page(found, request, catalog)))
+    if family == "gemini":
+        return json_answer(orjson.dumps(_gemini_page(found, request)))
+    data = [_openai(one, caller, catalog) for one in found]
+    return json_answer(orjson.dumps({"object": "list", "data": data}))
+
+
+async def show(request: web.Request) -> web.Response:
+    """One model by the name that the caller uses."""
+    caller, family = caller_of(request), family_of(request)
+    catalog = request.app[CATALOG]
+    name = unquote(request.match_info["id"])
+    for one in _callable(request.app[PROXY], catalog, caller, family):
+        if one.id == name:
+            if family == "anthropic":
+                return json_answer(orjson.dumps(_anthropic(one, catalog)))
+            if family == "gemini":
+                return json_answer(orjson.dumps(_gemini(one)))
+            return json_answer(orjson.dumps(_openai(one, caller, catalog)))
+    raise GatewayError("not_found", f"No such model: {name[:200]}", param="model")
+
+
+def _callable(
+    proxy: Proxy, catalog: Catalog, caller: Caller, family: Family
+) -> Iterator[Listed]:
+    seen: set[str] = set()
+    allowed = None if caller.key is None or caller.key.models is None else set(caller.key.models)
+    for one in _names(proxy, catalog, caller, family):
+        if one.id not in seen and (allowed is None or one.id in allowed):
+            seen.add(one.id)
+            yield one
+
+
+def _names(proxy: Proxy, catalog: Catalog, caller: Caller, family: Family) -> Iterator[Listed]:
+    services = proxy.services
+    if caller.key is None:
+        provider, _ = services.router.owner(family, None)
+        yield from _served(provider, catalog)
+        return
+    for alias in services.config.models:
+        try:
+            target = services.router.route(alias, family, None).targets[0]
+        except GatewayError:
+            continue  # not callable in this format, or no key: not listed
+        known = services.router.known(target)
+        if known is not None:
+            yield Listed(alias, "gateway", known)
+    for provider in services.providers.values():
+        if provider.active and (family == "openai" or family in provider.bases):
+            yield from _served(provider, catalog)
+
+
+def _served(provider: Provider, catalog: Catalog) -> Iterator[Listed]:
+    for model in catalog.models(provider.catalog_name):
+        yield Listed(model.id, provider.name, model)
+
+
+def billed_price(price: Price, multiplier: str) -> Price:
+    """A price as a user with a rate multiplier pays it, per class, to the nano-dollar."""
+    if multiplier == "1":
+        return price
+    factor = Decimal(multiplier)
+    changed: dict[str, Any] = {
+        name: int((Decimal(rate) * factor).to_integral_value())
+        for name in CLASSES
+        if (rate := getattr(price, name)) is not None
+    }
+    tiers = tuple(
+        msgspec.structs.replace(tier, price=billed_price(tier.price, multiplier))
+        for tier in price.tiers
+    )
+    return msgspec.structs.replace(price, **changed, tiers=tiers)
+
+
+def _pricing(model: Model, multiplier: str) -> dict[str, Any]:
+    price = billed_price(model.price, multiplier)
+    first = shown(price, model.price_version)
+    pricing: dict[str, Any] = {"currency": "USD", **first.per_mtok, "version": first.version}
+    if price.tiers:
+        pricing["tiers"] = [
+            {
+                "above_input_tokens": tier.above,
+                **shown(price, model.price_version, input_tokens=tier.above + 1).per_mtok,
+            }
+            for tier in price.tiers
+        ]
+    return pricing
+
+
+def _created(catalog: Catalog) -> datetime:
+    return datetime.fromisoformat(str(catalog.date)).replace(tzinfo=UTC)
+
+
+def _openai(one: Listed, caller: Caller, catalog: Catalog) -> dict[str, Any]:
+    model = one.model
+    return {
+        "id": one.id,
+        "object": "model",
+        "created": int(_created(catalog).timestamp()),
+        "owned_by": one.owned_by,
+        "name": model.name,
+        "context_length": model.context_length,
+        "max_output_tokens": model.max_output_tokens,
+        "pricing": _pricing(model, caller.multiplier),
+    }
+
+
+def _anthropic(one: Listed, catalog: Catalog) -> dict[str, Any]:
+    return {
+        "type": "model",
+        "id": one.id,
+        "display_name": one.model.name,
+        "created_at": _created(catalog).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def _anthropic_page(
+    found: list[Listed], request: web.Request, catalog: Catalog
+) -> dict[str, Any]:
+    limit = _count(request.query.get("limit", "20"), "limit")
+    ids = [one.id for one in found]
+    if (after := request.query.get("after_id")) in ids:
+        found = found[ids.index(after or "") + 1 :]
+    elif (before := request.query.get("before_id")) in ids:
+        found = found[: ids.index(before or "")][-limit:]
+    page = found[:limit]
+    return {
+        "data": [_anthropic(one, catalog) for one in page],
+        "has_more": len(found) > limit,
+        "first_id": page[0].id if page else None,
+        "last_id": page[-1].id if page else None,
+    }
+
+
+_METHODS = {"embedding": ["embedContent", "batchEmbedContents"]}
+
+
+def _gemini(one: Listed) -> dict[str, Any]:
+    model = one.model
+    return {
+        "name": f"models/{one.id}",
+        "version": model.price_version,
+        "displayName": model.name,
+        "inputTokenLimit": model.context_length,
+        "outputTokenLimit": model.max_output_tokens,
+        "supportedGenerationMethods": _METHODS.get(
+            model.kind, ["generateContent", "streamGenerateContent", "countTokens"]
+        ),
+    }
+
+
+def _gemini_page(found: list[Listed], request: web.Request) -> dict[str, Any]:
+    size = _count(request.query.get("pageSize", "50"), "pageSize")
+    token = request.query.get("pageToken", "")
+    ids = [one.id for one in found]
+    start = ids.index(token) + 1 if token in ids else 0
+    page = found[start : start + size]
+    answer: dict[str, Any] = {"models": [_gemini(one) for one in page]}
+    if len(found) > start + size:
+        answer["nextPageToken"] = page[-1].id
+    return answer
+
+
+def _count(text: str, name: str) -> int:
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= PAGE_MAX:
+        return int(text)
+    raise GatewayError("invalid_request", f"{name} must be from 1 to {PAGE_MAX}", param=name)

@@ -1,0 +1,469 @@
+"""One request, from its admission to its receipt.
+
+The exchange holds what the handler decided and what happened: attempts, times, outcome. It is the
+first `Sink` of the connection: the head of an answer makes it choose a relay (`passthrough.py`) or
+give the attempt up. Everything that ends a request goes through `_settle`, once, synchronously, so
+that no cancellation can come between an ending and its receipt.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from gateway.errors import GatewayError, Stage
+from gateway.ledger.entry import Attempt, Entry, Failure, Opening, Status
+from gateway.proxy import errors, headers, settlement
+from gateway.proxy.connection import Broken, Headers, UpstreamConnection
+from gateway.proxy.endpoints import Endpoint
+from gateway.proxy.passthrough import Buffered, Drained, Raw, Relay, Streamed, stage_of
+from gateway.proxy.routing import Target
+from gateway.proxy.server import Downstream, head
+from gateway.wire import registry
+from gateway.wire.neutral import Metered
+
+if TYPE_CHECKING:
+    from gateway.proxy.handler import Caller, Services
+
+Verdict = Literal["done", "again", "next"]
+"""How an attempt ended: the client was answered; repeat it on a fresh connection; try the next."""
+
+_RETRYABLE = frozenset((408, 429))
+_ANY_JSON = msgspec.json.Decoder(msgspec.Raw)
+
+
+class Exchange:
+    """See the module docstring. Event-loop thread only."""
+
+    __slots__ = (
+        "_attempt_at", "_drain_timer", "_gone", "_relay",
+        "answer_status", "attempts", "bodyless", "bodyless_length", "caller", "connect_s",
+        "connection", "content_length", "down", "endpoint", "first_byte_at", "id", "more",
+        "opening", "ready_at", "secret", "sent_at", "services", "settled", "started_at",
+        "strip_usage", "target", "ticket", "upstream_request_id", "uploading", "verdict",
+    )  # fmt: skip
+
+    def __init__(
+        self, services: "Services", down: Downstream, endpoint: Endpoint, caller: "Caller"
+    ) -> None:
+        self.services = services
+        self.down = down
+        self.endpoint = endpoint
+        self.caller = caller
+        self.id = services.new_id()
+        self.started_at = services.time()
+        self.ready_at = self.started_at
+        self.sent_at = 0.0
+        self.first_byte_at = 0.0
+        self.connect_s: float | None = None
+        self.opening: Opening | None = None
+        self.ticket = 0
+        self.attempts: list[Attempt] = []
+        self.target: Target | None = None
+        self.connection: UpstreamConnection | None = None
+        self.verdict: asyncio.Future[Verdict] | None = None
+        self.more = False
+        self.secret = caller.secret
+        """The provider key in use, so that nothing that quotes it goes out."""
+        self.strip_usage = False
+        self.uploading = False
+        self.bodyless = down.method == "HEAD"
+        self.bodyless_length: bytes | None = None
+        self.content_length: int | None = None
+        self.answer_status = 0
+        self.upstream_request_id: str | None = None
+        self.settled = False
+        self._relay: Relay | None = None
+        self._attempt_at = 0.0
+        self._gone = False
+        self._drain_timer: asyncio.TimerHandle | None = None
+        services.exchanges.add(self)
+
+    # -- the handler's side --------------------------------------------------------------------
+
+    def open(self, model: str, *, stream: bool, size: int) -> None:
+        """Admit the request: queue the row that opens its receipt."""
+        self.opening = self._opening(model, stream=stream, size=size)
+        self.ticket = self.services.ledger.begin(self.opening)
+
+    def _opening(self, model: str, *, stream: bool, size: int) -> Opening:
+        caller = self.caller
+        key = caller.key
+        return Opening(
+            self.id, caller.owner, self.services.wall_ms(), self.endpoint.label,
+            self.endpoint.format, model, stream, size,
+            None if key is None else key.user_id, None if key is None else key.id,
+        )  # fmt: skip
+
+    def attempt(self, target: Target, *, more: bool) -> None:
+        """Begin a try at a target; `more` says that another could follow."""
+        self.target = target
+        self.more = more
+        self._attempt_at = self.services.time()
+        self.first_byte_at = 0.0
+        self.verdict = self.services.loop.create_future()
+
+    def send(self, connection: UpstreamConnection, data: bytes, body: bytes) -> None:
+        """Hand the request to a connection; the answer comes back through `head` and relays."""
+        self.connection = connection
+        self.sent_at = self.services.time()
+        connection.send(self, data, bodyless=self.bodyless)
+        if body:
+            connection.write(body)
+
+    def refuse(self, error: GatewayError) -> None:
+        """Answer with an error of the gateway, receipted."""
+        self.services.metrics.rejections.child(error.code)[0] += 1
+        self._fail(error)
+
+    def client_gone(self) -> None:
+        """The client closed its connection, at any time. Settles unless all was accounted for."""
+        if self._gone:
+            return
+        self._gone = True
+        relay = self._relay
+        if self.settled or (relay is not None and relay.client_gone()):
+            if self.connection is not None and self.connection.sink is relay is not None:
+                self.connection.abort()
+            return
+        billing = self.services.config.billing
+        connection = self.connection
+        if connection is None or self.uploading or billing.on_disconnect == "cancel":
+            self._leave()
+            return
+        connection.resume()
+        if relay is not None:
+            connection.sink = Drained(relay, billing.drain_bytes)
+        self._drain_timer = self.services.loop.call_later(
+            billing.drain_seconds, self.drained_enough
+        )
+
+    def drained_enough(self) -> None:
+        """The time or the bytes allowed for reading on without a client are used up."""
+        if not self.settled:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self.connection is not None:
+            self.connection.abort()
+        failure = Failure("client_disconnect", "client_disconnect", "The client disconnected")
+        metered = None if self._relay is None else self._relay.metered()
+        ended: settlement.Ended = "no_answer" if self._relay is None else "client_left"
+        if self.answer_status >= 400:
+            ended = "no_answer"
+        self._settle(ended, metered, "cancelled", 499, failure, self.finished)
+
+    def cut_short(self) -> None:
+        """The gateway stops before the answer is whole: its own fault, nothing is charged."""
+        if self.settled:
+            return
+        if self.connection is not None:
+            self.connection.abort()
+        failure = Failure("gateway", "shutting_down", "The gateway was stopped")
+        self._settle("no_answer", None, "failed", self.answer_status or 503, failure, self._aborted)
+
+    def _aborted(self) -> None:
+        self.down.abort()
+        self.finished()
+
+    # -- the connection's side -----------------------------------------------------------------
+
+    def head(self, status: int, upstream_headers: Headers) -> None:
+        """An answer has begun: relay it, or give up this attempt."""
+        self.first_byte_at = self.services.time()
+        self.answer_status = status
+        own = self.caller.key is not None
+        if (status >= 500 or status in _RETRYABLE or (own and status in (401, 403))) and self.more:
+            self._attempted("upstream_status", status)
+            self._drop_connection()
+            self._resolve("next")
+            return
+        if own and status in (401, 403):
+            # The operator's key is at fault, not the caller's; the text may quote that key.
+            self._drop_connection()
+            assert self.target is not None
+            self._attempted("upstream_status", status)
+            self.refuse_answer(
+                "bad_upstream_response",
+                f"Provider {self.target.provider.name} refused the gateway's credentials",
+                "upstream_status",
+            )
+            return
+        self._choose(status, upstream_headers)
+
+    def _choose(self, status: int, upstream_headers: Headers) -> None:
+        kind = headers.find(upstream_headers, b"content-type") or b""
+        length = headers.find(upstream_headers, b"content-length")
+        self.content_length = int(length) if length is not None and length.isdigit() else None
+        lines = self._head(status, upstream_headers)
+        encoded = headers.find(upstream_headers, b"content-encoding") is not None
+        wire_format = self.endpoint.format
+        kind = kind.partition(b";")[0].strip().lower()
+        relay: Relay
+        if self.bodyless or status in (204, 304):
+            self.bodyless = True
+            self.bodyless_length = None if status == 204 else length
+            relay = Buffered(self, lines, None)
+        elif status >= 400:
+            relay = Buffered(self, lines, None)
+        elif kind == b"text/event-stream" and not encoded:
+            lines += b"X-Accel-Buffering: no\r\n"
+            relay = Streamed(
+                self, lines, registry.stream_tap(wire_format, strip_usage=self.strip_usage)
+            )
+        elif self.endpoint.array and not encoded:
+            lines += b"X-Accel-Buffering: no\r\n"
+            relay = Streamed(self, lines, registry.stream_tap(wire_format, json_array=True))
+        elif kind == b"application/json" and not encoded:
+            relay = Buffered(self, lines, registry.body_tap(wire_format))
+        else:
+            tap = registry.body_tap(wire_format) if self.endpoint.metered else None
+            relay = Raw(self, lines, tap, self.content_length)
+        self.relay_with(relay)
+
+    def relay_with(self, relay: Relay) -> None:
+        """Give the rest of the answer to a relay."""
+        self._relay = relay
+        connection = self.connection
+        if self._gone:
+            relay.client_gone()
+            if connection is not None:
+                connection.sink = Drained(relay, self.services.config.billing.drain_bytes)
+            return
+        if connection is not None:
+            connection.sink = relay
+        self.down.reader = self
+        if self.down.paused():
+            self.client_paused()
+
+    def _head(self, status: int, upstream_headers: Headers) -> bytes:
+        lines, request_id = headers.answer(upstream_headers, self.secret)
+        if request_id is not None:
+            self.upstream_request_id = request_id.decode("latin-1")
+        return head(status, lines + self._own_lines())
+
+    def _own_lines(self) -> bytes:
+        closing = b"" if self.down.keep_alive else b"Connection: close\r\n"
+        return self.services.receipt_lines % ((self.id.encode(),) * 4) + self.caller.cors + closing
+
+    def body(self, data: bytes) -> None:
+        """Never called: a relay took over at the head."""
+
+    def end(self) -> None:
+        """Never called: a relay took over at the head."""
+
+    def broken(self, error: Broken) -> None:
+        """The attempt failed before any answer."""
+        self.connection = None
+        if error.kind == "stale" and not self._gone and not self.uploading:
+            self._resolve("again")
+            return
+        failure = stage_of(error)
+        if error.kind in ("cut", "stale"):
+            failure = GatewayError(
+                "upstream_error", f"All upstream providers failed: {error.message}",
+                stage="upstream_connect", retry_after_s=1,
+            )  # fmt: skip
+        self.attempt_failed(failure)
+
+    def attempt_failed(self, failure: GatewayError) -> None:
+        """This target gave no answer: go on to the next, or tell the client."""
+        self._attempted(failure.stage, None)
+        if self.more and not self._gone:
+            self._resolve("next")
+        else:
+            self._fail(failure)
+
+    # -- backpressure (server.Reader) ----------------------------------------------------------
+
+    def client_paused(self) -> None:
+        """The client does not keep up: stop reading the upstream."""
+        if self.connection is not None and not self._gone:
+            self.connection.pause()
+
+    def client_resumed(self) -> None:
+        """The client caught up."""
+        if self.connection is not None:
+            self.connection.resume()
+
+    # -- the relays' side ----------------------------------------------------------------------
+
+    def when_opened(self, callback: Callable[[], None]) -> None:
+        """Call back once the row that opens the receipt is durable."""
+        self.services.ledger.when_durable(self.ticket, callback)
+
+    def answered(self, metered: Metered | None, durable: Callable[[], None]) -> None:
+        """A whole answer is in: settle by its status."""
+        status = self.answer_status
+        if status >= 400:
+            failure = Failure("upstream_status", "upstream_status", f"The upstream said {status}")
+            self._attempted("upstream_status", status)
+            self._settle("no_answer", None, "failed", status, failure, durable)
+            return
+        self._attempted("succeeded", status)
+        self._settle("complete", metered, *self._ending(status), durable)
+
+    def streamed(self, metered: Metered, durable: Callable[[], None]) -> None:
+        """A stream came to its end: its own terminal, an error of its own, or just the end."""
+        status = self.answer_status
+        if metered.fault is not None:
+            failure = Failure("upstream_stream", metered.fault.type or "error",
+                              metered.fault.message)  # fmt: skip
+            self._attempted("upstream_stream", status)
+            self._settle("upstream_broke", metered, "failed", status, failure, durable)
+        elif not metered.complete and self.endpoint.metered:
+            failure = Failure("upstream_stream", "truncated", "The stream ended without its end")
+            self._attempted("upstream_stream", status)
+            self._settle("upstream_broke", metered, "failed", status, failure, durable)
+        else:
+            self._attempted("succeeded", status)
+            self._settle("complete", metered, *self._ending(status), durable)
+
+    def _ending(self, status: int) -> tuple[Status, int, Failure | None]:
+        """A complete answer: "cancelled" still where the client did not stay for it (drain)."""
+        if self._gone:
+            failure = Failure("client_disconnect", "client_disconnect", "The client disconnected")
+            return "cancelled", status, failure
+        return "succeeded", status, None
+
+    def stream_broke(
+        self, failure: GatewayError, metered: Metered | None, durable: Callable[[], None]
+    ) -> None:
+        """The upstream failed in mid-answer, with some of it on its way to the client."""
+        self.connection = None
+        self._attempted(failure.stage, self.answer_status)
+        told = Failure(failure.stage, failure.code, failure.message)
+        self._settle("upstream_broke", metered, "failed", self.answer_status, told, durable)
+
+    def answer_broke(self, error: Broken) -> None:
+        """It failed in mid-answer with nothing sent on: a real status is still possible."""
+        self.connection = None
+        failure = self.failure_of(error)
+        if error.kind == "cut":
+            failure.stage = "upstream_stream"
+        self.attempt_failed(failure)
+
+    def refuse_answer(self, code: str, message: str, stage: Stage) -> None:
+        """The answer cannot be passed on."""
+        if self.attempts == [] or self.attempts[-1].outcome != stage:
+            self._attempted(stage, self.answer_status)
+        self._fail(GatewayError(code, message, stage=stage))
+
+    def failure_of(self, error: Broken) -> GatewayError:
+        """What a broken answer is to the caller."""
+        return stage_of(error)
+
+    def is_json(self, body: bytes) -> bool:
+        """Whether a body is a JSON document."""
+        try:
+            _ANY_JSON.decode(body)
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return True
+
+    def finished(self) -> None:
+        """The client has everything it will get."""
+        self.services.exchanges.discard(self)
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+        self.down.reader = None
+        self._resolve("done")
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _resolve(self, verdict: Verdict) -> None:
+        if self.verdict is not None and not self.verdict.done():
+            self.verdict.set_result(verdict)
+
+    def _drop_connection(self) -> None:
+        if self.connection is not None:
+            self.connection.abort()
+            self.connection = None
+
+    def _attempted(self, outcome: str, status: int | None) -> None:
+        assert self.target is not None
+        now = self.services.time()
+        target = self.target
+        self.attempts.append(
+            Attempt(target.provider.name, target.model, outcome, status,
+                    round((now - self._attempt_at) * 1000, 3))
+        )  # fmt: skip
+        self.services.metrics.attempts.child(target.provider.name, outcome)[0] += 1
+
+    def _fail(self, error: GatewayError) -> None:
+        """Settle as failed and answer with an error in the caller's format."""
+        body = errors.body(error, self.endpoint.family, self.id)
+        if not self.down.body_read:
+            self.down.keep_alive = False  # the rest of its body would be read as a request
+        lines = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        out = head(error.status, lines + errors.headers(error) + self._own_lines()) + b"\r\n" + body
+
+        def durable() -> None:
+            self.down.write(out)
+            self.finished()
+
+        failure = Failure(error.stage, error.code, error.message)
+        self._settle("no_answer", None, "failed", error.status, failure, durable)
+
+    def _settle(  # noqa: PLR0913 - the one funnel; every argument is part of an ending
+        self,
+        ended: settlement.Ended,
+        metered: Metered | None,
+        status: Status,
+        http_status: int,
+        failure: Failure | None,
+        durable: Callable[[], None],
+    ) -> None:
+        """Write the receipt: once, whatever happens after."""
+        if self.settled:
+            return
+        self.settled = True
+        services = self.services
+        now = services.time()
+        caller, target = self.caller, self.target
+        if self.opening is None:
+            self.opening = self._opening(self.endpoint.model or "", stream=False, size=0)
+        known = None if target is None or self.endpoint.free else services.router.known(target)
+        bill = settlement.bill(
+            ended,
+            metered,
+            wire_format=self.endpoint.format,
+            request_bytes=self.opening.bytes,
+            model=known,
+            multiplier=caller.multiplier,
+            price_of=None if target is None else services.price_of(target),
+        )
+        own_s = (self.sent_at or now) - self.ready_at - (self.connect_s or 0.0)
+        first_byte = self.first_byte_at
+        entry = Entry(
+            opening=self.opening,
+            status=status,
+            http_status=http_status,
+            failure=failure,
+            provider=None if target is None else target.provider.name,
+            route_model=None if target is None else target.model,
+            route_format=None if target is None else self.endpoint.format,
+            upstream_request_id=self.upstream_request_id,
+            attempts=self.attempts,
+            usage=bill.usage,
+            usage_source=bill.source,
+            cost_nano_usd=bill.nano_usd,
+            billed=caller.key is not None,
+            price=bill.price,
+            rate_multiplier=caller.multiplier,
+            connect_ms=_ms(self.connect_s),
+            first_byte_ms=_ms(first_byte - self.started_at) if first_byte else None,
+            total_ms=round((now - self.started_at) * 1000, 3),
+            gateway_ms=round(max(own_s, 0.0) * 1000, 3),
+            response_id=None if metered is None else metered.response_id,
+            response_model=None if metered is None else metered.response_model,
+        )
+        services.metrics.settled(entry, "other" if known is None else known.id)
+        if services.log_request is not None:
+            services.log_request(entry, caller)
+        services.ledger.finish(entry, durable)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

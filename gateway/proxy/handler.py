@@ -1,0 +1,517 @@
+"""One request, top to bottom: identify, admit, route, send; the exchange relays and settles.
+
+`Proxy.serve` is what `server.ClientConnection` calls for every proxied path. It awaits the body,
+a connection and the end of the exchange, nothing else. `Services` is what all of it works with,
+made by `app.py`; the ledger and accounts are Protocols here, so that another store is one file.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+from urllib.parse import quote
+
+import msgspec
+
+from gateway.config import Config, Family
+from gateway.errors import GatewayError
+from gateway.ledger.entry import Entry, Opening
+from gateway.ledger import ids
+from gateway.ledger.prices import PriceOf
+from gateway.ledger.records import Key, User
+from gateway.metrics import Metrics
+from gateway.proxy import content, endpoints, errors, headers
+from gateway.proxy.connection import Broken, UpstreamConnection
+from gateway.proxy.endpoints import Endpoint
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.headers import Inbound
+from gateway.proxy.providers import Provider
+from gateway.proxy.routing import Route, Router, Target
+from gateway.proxy.server import Downstream, head
+from gateway.proxy.upstream import Upstreams
+from gateway.wire import envelope
+from gateway.wire.envelope import Envelope
+
+UPLOAD_BUFFER_BYTES_MAX = 256 * 1024
+"""Bytes of a streamed upload that may wait for the upstream: the bound on memory per upload."""
+
+_BODYLESS_METHODS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
+
+
+class Ledger(Protocol):
+    """What the hot path asks of the ledger; see `ledger/writer.py`."""
+
+    @property
+    def writable(self) -> bool:
+        """False while receipts cannot be written."""
+
+    def begin(self, opening: Opening) -> int:
+        """Queue the row that opens a receipt; returns its ticket."""
+
+    def when_durable(self, ticket: int, callback: Callable[[], None]) -> None:
+        """Call back once that row is durable."""
+
+    def finish(self, entry: Entry, callback: Callable[[], None] | None) -> None:
+        """Queue a receipt with its charge; call back once durable."""
+
+    async def state_owner(self, response_id: str) -> tuple[str, str] | None:
+        """Who made a stored response and which provider holds it: (owner, provider)."""
+
+
+class Accounts(Protocol):
+    """What the hot path asks of the accounts; see `accounts/accounts.py`."""
+
+    def identify(self, credential: bytes, now_ms: int) -> Key | None:
+        """The key that a credential is."""
+
+    def refusal(self, credential: bytes, now_ms: int) -> GatewayError:
+        """Why it is none."""
+
+    def user(self, user_id: int) -> User:
+        """A key's user."""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who is calling: a gateway key (`key`), or the provider's own key in `slot`.
+
+    `owner` is who may read the receipt; `secret` is the caller's own provider key, if it is one.
+    """
+
+    owner: str
+    key: Key | None
+    slot: bytes
+    secret: bytes
+    multiplier: str = "1"
+    cors: bytes = b""
+
+
+class Services:
+    """What the hot path works with; `config`, `router` and `providers` change on reload."""
+
+    def __init__(  # noqa: PLR0913 - the composition root's one list of parts
+        self,
+        *,
+        config: Config,
+        providers: dict[str, Provider],
+        router: Router,
+        ledger: Ledger,
+        accounts: Accounts,
+        upstreams: Upstreams,
+        metrics: Metrics,
+        price_of: Callable[[Target], PriceOf],
+        owner_hash: Callable[[bytes], str],
+        log_request: Callable[[Entry, Caller], None] | None,
+    ) -> None:
+        self.config = config
+        self.providers = providers
+        self.router = router
+        self.ledger = ledger
+        self.accounts = accounts
+        self.upstreams = upstreams
+        self.metrics = metrics
+        self.price_of = price_of
+        self.owner_hash = owner_hash
+        self.log_request = log_request
+        self.loop = asyncio.get_running_loop()
+        self.time = time.monotonic  # uvloop's clock counts whole milliseconds
+        self.new_id = ids.new_id
+        self.exchanges: set[Exchange] = set()
+        self.draining = False
+        server = config.server
+        self.key_prefix = config.keys.prefix.encode()
+        self.receipt_lines = (
+            f"{server.receipt_id_header}: %b\r\n{server.receipt_url_header}: /v1/receipts/%b\r\n"
+            "x-request-id: %b\r\nrequest-id: %b\r\n"
+        ).encode()
+
+    @staticmethod
+    def wall_ms() -> int:
+        """The wall clock, milliseconds since 1970."""
+        return time.time_ns() // 1_000_000
+
+
+class Plan(msgspec.Struct):
+    """What is sent, and where it may go."""
+
+    route: Route
+    body: bytes
+    envelope: Envelope | None
+    inbound: Inbound
+    query: str
+
+
+class Proxy:
+    """The proxied endpoints of one gateway."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self._paths: dict[tuple[str, bool, bool], Endpoint | None] = {}
+
+    async def serve(self, down: Downstream) -> None:
+        """Serve one request; every failure is answered, in the caller's format."""
+        services = self.services
+        inbound = headers.read(down.headers)
+        query, parameter = headers.take_key(down.query)
+        if parameter is not None:
+            inbound.credentials.setdefault(b"key", parameter)
+        endpoint = self._endpoint(down.path, query, b"anthropic-version" in inbound.notes)
+        cors = self.cors(inbound)
+        if down.method == "OPTIONS":
+            self._preflight(down, inbound, cors)
+            return
+        try:
+            if endpoint is None:
+                raise GatewayError("not_found", f"No such endpoint: {down.path[:200]}")
+            if down.method not in _METHODS or (endpoint.metered and down.method != "POST"):
+                raise GatewayError("method_not_allowed", f"{down.method} is not allowed here")
+            self._admissible()
+            caller = self.identify(inbound, cors)
+        except GatewayError as error:
+            family = _family_of(down.path, inbound) if endpoint is None else endpoint.family
+            self._refuse(down, error, family, cors)
+            return
+        exchange = Exchange(services, down, endpoint, caller)
+        try:
+            await self._exchange(exchange, inbound, query)
+        except GatewayError as error:
+            exchange.refuse(error)
+            await _settled(exchange)
+        except asyncio.CancelledError:
+            exchange.client_gone()
+            raise
+
+    async def _exchange(self, exchange: Exchange, inbound: Inbound, query: str) -> None:
+        down = exchange.down
+        if b"expect" in inbound.notes and not down.body_read:
+            down.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._streams_upload(exchange, inbound):
+            plan = await self._plan_native(exchange, inbound, query, b"")
+            exchange.open(exchange.endpoint.model or "", stream=False, size=0)
+            await self._upload(exchange, plan)
+            return
+        server = self.services.config.server
+        body = await down.body(server.max_body_bytes, server.body_seconds)
+        encoding = inbound.notes.get(b"content-encoding")
+        if encoding is not None and body:
+            body = await content.decode(body, encoding, server.max_body_bytes)
+        exchange.ready_at = self.services.time()
+        plan = await self._plan(exchange, inbound, query, body)
+        await self._send(exchange, plan)
+
+    # -- who, what, where ----------------------------------------------------------------------
+
+    def _endpoint(self, path: str, query: str, anthropic: bool) -> Endpoint | None:
+        key = (path, "alt=sse" in query, anthropic)
+        try:
+            return self._paths[key]
+        except KeyError:
+            pass
+        if len(self._paths) >= 4096:
+            self._paths.clear()
+        providers = self.services.providers
+        endpoint = endpoints.classify(path, query, providers, anthropic=anthropic)
+        if endpoint is not None and endpoint.provider is not None:
+            bases = providers[endpoint.provider].bases
+            if endpoint.family not in bases and len(bases) == 1:
+                endpoint = endpoints.as_family(endpoint, next(iter(bases)), query)
+        self._paths[key] = endpoint
+        return endpoint
+
+    def _admissible(self) -> None:
+        services = self.services
+        if services.draining:
+            raise GatewayError(
+                "shutting_down", "The gateway is shutting down", stage="gateway", retry_after_s=1
+            )
+        if not services.ledger.writable:
+            raise GatewayError(
+                "ledger_unavailable", "Receipts cannot be written at the moment; nothing was sent",
+                stage="gateway", retry_after_s=5,
+            )  # fmt: skip
+
+    def identify(self, inbound: Inbound, cors: bytes) -> Caller:
+        """Who is calling; raises `GatewayError` `invalid_api_key`."""
+        services = self.services
+        chosen = headers.choose(inbound.credentials, services.key_prefix)
+        if chosen is None:
+            raise GatewayError(
+                "invalid_api_key",
+                "No API key was given: send it as Authorization: Bearer, x-api-key, "
+                "x-goog-api-key or api-key",
+            )
+        slot, credential = chosen
+        if credential.startswith(services.key_prefix):
+            now_ms = services.wall_ms()
+            key = services.accounts.identify(credential, now_ms)
+            if key is None:
+                raise services.accounts.refusal(credential, now_ms)
+            user = services.accounts.user(key.user_id)
+            return Caller(f"user:{key.user_id}", key, slot, b"", user.rate_multiplier, cors)
+        if not services.config.byok.enabled:
+            raise GatewayError("invalid_api_key", "Only keys issued by this gateway are accepted")
+        return Caller(services.owner_hash(credential), None, slot, credential, "1", cors)
+
+    async def _plan(
+        self, exchange: Exchange, inbound: Inbound, query: str, body: bytes
+    ) -> Plan:
+        endpoint = exchange.endpoint
+        json = body[:1] == b"{" or endpoint.metered or endpoint.free and bool(body)
+        if not json or exchange.down.method in _BODYLESS_METHODS:
+            plan = await self._plan_native(exchange, inbound, query, body)
+            exchange.open(endpoint.model or "", stream=False, size=len(body))
+            return plan
+        seen = envelope.peek(body, endpoint.format)
+        model = endpoint.model or seen.model
+        exchange.open(model or "", stream=seen.stream or endpoint.streams, size=len(body))
+        if model is None:
+            if endpoint.metered:
+                raise GatewayError("invalid_request", "model is required", param="model")
+            return await self._plan_native(exchange, inbound, query, body)
+        if seen.previous_response_id is not None:
+            await self._check_state(exchange, seen.previous_response_id)
+        route = self._route(exchange, model)
+        return Plan(route, body, seen, inbound, query)
+
+    def _route(self, exchange: Exchange, model: str) -> Route:
+        endpoint, key = exchange.endpoint, exchange.caller.key
+        router = self.services.router
+        if key is None:
+            return router.own(model, endpoint.family, endpoint.provider)
+        if key.models is not None and model not in key.models:
+            raise GatewayError(
+                "model_not_allowed", f"This key is not allowed model {model}", param="model"
+            )
+        try:
+            return router.route(model, endpoint.family, endpoint.provider)
+        except GatewayError as error:
+            if not endpoint.free or error.code != "unknown_model_pricing":
+                raise
+        provider, base = router.owner(endpoint.family, endpoint.provider)
+        return Route((Target(provider, base, model),))
+
+    async def _plan_native(
+        self, exchange: Exchange, inbound: Inbound, query: str, body: bytes
+    ) -> Plan:
+        """A call about no model: to the provider that the path, or the format, says."""
+        endpoint = exchange.endpoint
+        named = endpoint.provider
+        if endpoint.state_id is not None:
+            named = await self._check_state(exchange, endpoint.state_id) or named
+        provider, base = self.services.router.owner(endpoint.family, named)
+        if exchange.caller.key is not None:
+            if not (endpoint.free or provider.unmetered):
+                raise GatewayError(
+                    "unknown_model_pricing",
+                    f"Unknown model pricing: what {exchange.down.method} {endpoint.path} costs at "
+                    f"{provider.name} cannot be metered, so keys of this gateway may not call it",
+                    stage="routing",
+                )
+            if not provider.active:
+                raise GatewayError(
+                    "no_active_api_keys", f"No active API keys for provider {provider.name}",
+                    stage="routing",
+                )  # fmt: skip
+        return Plan(Route((Target(provider, base, ""),)), body, None, inbound, query)
+
+    async def _check_state(self, exchange: Exchange, response_id: str) -> str | None:
+        """The provider that holds a stored response of this caller; 404 if it is not theirs.
+
+        With a gateway key all callers share the provider's account: one must not read another's.
+        """
+        if exchange.caller.key is None:
+            return None
+        found = await self.services.ledger.state_owner(response_id)
+        if found is None or found[0] != exchange.caller.owner:
+            raise GatewayError(
+                "not_found", f"Response {response_id[:100]} not found", stage="routing",
+                param="previous_response_id" if exchange.endpoint.state_id is None else None,
+            )  # fmt: skip
+        return found[1]
+
+    # -- sending -------------------------------------------------------------------------------
+
+    async def _send(self, exchange: Exchange, plan: Plan) -> None:
+        targets = plan.route.targets
+        last = len(targets) - 1
+        for index, target in enumerate(targets):
+            data, body = self._request(exchange, plan, target)
+            fresh = False
+            while True:
+                exchange.attempt(target, more=index < last)
+                connection = await self._connection(exchange, target, fresh=fresh)
+                if connection is not None:
+                    exchange.send(connection, data, body)
+                assert exchange.verdict is not None
+                verdict = await exchange.verdict
+                if verdict != "again":
+                    break
+                fresh = True
+            if verdict == "done":
+                return
+
+    async def _connection(
+        self, exchange: Exchange, target: Target, *, fresh: bool
+    ) -> UpstreamConnection | None:
+        """An idle or a new connection; None when the attempt failed (the verdict tells)."""
+        services = self.services
+        pool = services.upstreams.pool(target.base.origin)
+        if not fresh and (idle := pool.take()) is not None:
+            exchange.connect_s = 0.0
+            return idle
+        begun = services.time()
+        try:
+            connection = await pool.connect()
+        except Broken as error:
+            exchange.broken(error)
+            return None
+        finally:
+            exchange.connect_s = services.time() - begun
+        return connection
+
+    def _request(self, exchange: Exchange, plan: Plan, target: Target) -> tuple[bytes, bytes]:
+        """The head and the body as this target gets them."""
+        body, seen = plan.body, plan.envelope
+        endpoint = exchange.endpoint
+        if seen is not None:
+            ask = (
+                seen.stream
+                and endpoint.format == "openai_chat"
+                and not seen.include_usage
+                and target.provider.include_usage
+            )
+            exchange.strip_usage = ask
+            renamed = target.model if seen.model not in (None, target.model) else None
+            if endpoint.model is not None:
+                renamed = None
+            if ask or renamed is not None:
+                body = envelope.rewrite(body, seen, model=renamed, include_usage=ask)
+        length = b""
+        if body or exchange.down.method not in _BODYLESS_METHODS:
+            length = b"Content-Length: %d\r\n" % len(body)
+        return self._head(exchange, plan, target, length), body
+
+    def _head(self, exchange: Exchange, plan: Plan, target: Target, framing: bytes) -> bytes:
+        endpoint, caller, inbound = exchange.endpoint, exchange.caller, plan.inbound
+        path = endpoint.path
+        if endpoint.model is not None and target.model not in ("", endpoint.model):
+            path = f"models/{quote(target.model, safe='')}:{path.rpartition(':')[2]}"
+        prefix = f"/upload{target.base.prefix}" if endpoint.upload else target.base.prefix
+        query = f"?{plan.query}" if plan.query else ""
+        start = f"{exchange.down.method} {prefix}/{path}{query} HTTP/1.1\r\nHost: {target.base.origin.netloc}\r\n"  # noqa: E501
+        if caller.key is None:
+            credential = headers.caller_credential(endpoint.family, caller.slot, caller.secret)
+            credential += inbound.tenant
+        else:
+            key = target.provider.next_key()
+            exchange.secret = key or b""
+            credential = b"" if key is None else headers.provider_credential(endpoint.family, key)
+        return b"%b%b%b%bAccept-Encoding: identity\r\n\r\n" % (
+            start.encode("latin-1"), credential, inbound.forward, framing,
+        )  # fmt: skip
+
+    # -- streamed uploads ----------------------------------------------------------------------
+
+    def _streams_upload(self, exchange: Exchange, inbound: Inbound) -> bool:
+        """Whether a body goes on unread: anything but JSON on an endpoint without a meter."""
+        if exchange.endpoint.metered or exchange.down.method in _BODYLESS_METHODS:
+            return False
+        if exchange.down.body_read:
+            return False
+        kind = inbound.notes.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        size = inbound.notes.get(b"content-length", b"")
+        large = size.isdigit() and int(size) > self.services.config.server.max_body_bytes
+        return kind != b"application/json" or large
+
+    async def _upload(self, exchange: Exchange, plan: Plan) -> None:
+        """Send a body on as it comes, in flat memory, over a connection of its own."""
+        target = plan.route.targets[0]
+        notes = plan.inbound.notes
+        size = notes.get(b"content-length")
+        framing = b"Transfer-Encoding: chunked\r\n"
+        if size is not None:
+            framing = b"Content-Length: %b\r\n" % size
+        if b"content-encoding" in notes:
+            framing += b"Content-Encoding: %b\r\n" % notes[b"content-encoding"]
+        exchange.ready_at = self.services.time()
+        exchange.attempt(target, more=False)
+        exchange.uploading = True
+        connection = await self._connection(exchange, target, fresh=True)
+        if connection is not None:
+            connection.request_done = False
+            exchange.send(connection, self._head(exchange, plan, target, framing), b"")
+            await self._pump(exchange, connection, chunked=size is None)
+        await _settled(exchange)
+
+    async def _pump(
+        self, exchange: Exchange, connection: UpstreamConnection, *, chunked: bool
+    ) -> None:
+        while connection.sink is not None and not exchange.settled:
+            piece = await exchange.down.piece()
+            if not piece:
+                break
+            connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            if connection.write_buffer_bytes() > UPLOAD_BUFFER_BYTES_MAX:
+                await connection.writable()
+        else:
+            return
+        if chunked:
+            connection.write(b"0\r\n\r\n")
+        connection.request_done = True
+
+    # -- answers without an exchange -----------------------------------------------------------
+
+    def _refuse(self, down: Downstream, error: GatewayError, family: Family, cors: bytes) -> None:
+        """Answer somebody who is nobody yet: no owner, no receipt."""
+        self.services.metrics.rejections.child(error.code)[0] += 1
+        body = errors.body(error, family, None)
+        if not down.body_read:
+            down.keep_alive = False
+        closing = b"" if down.keep_alive else b"Connection: close\r\n"
+        lines = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        extra = errors.headers(error) + cors + closing
+        if down.method == "HEAD":
+            body = b""
+        down.write(head(error.status, lines + extra) + b"\r\n" + body)
+
+    def cors(self, inbound: Inbound) -> bytes:
+        """Header lines that let an allowed web origin read the answer."""
+        allowed = self.services.config.server.cors_origins
+        if not allowed:
+            return b""
+        origin = inbound.notes.get(b"origin")
+        if origin is None or not ("*" in allowed or origin.decode("latin-1") in allowed):
+            return b""
+        server = self.services.config.server
+        exposed = f"{server.receipt_id_header}, {server.receipt_url_header}, x-request-id"
+        return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin + (
+            f"Access-Control-Expose-Headers: {exposed}, retry-after\r\n"
+        ).encode("latin-1")
+
+    def _preflight(self, down: Downstream, inbound: Inbound, cors: bytes) -> None:
+        asked = headers.find(
+            ((name.lower(), value) for name, value in down.headers),
+            b"access-control-request-headers",
+        )
+        lines = cors
+        if cors:
+            lines += b"Access-Control-Allow-Methods: GET, POST, PUT, PATCH, DELETE\r\n"
+            lines += b"Access-Control-Max-Age: 600\r\n"
+            if asked:
+                lines += b"Access-Control-Allow-Headers: %b\r\n" % asked
+        down.write(head(204, lines + b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE\r\n") + b"\r\n")
+
+
+async def _settled(exchange: Exchange) -> None:
+    """Wait until the client has its answer."""
+    if exchange in exchange.services.exchanges:
+        if exchange.verdict is None or exchange.verdict.done():
+            exchange.verdict = exchange.services.loop.create_future()
+        await exchange.verdict
+
+
+def _family_of(path: str, inbound: Inbound) -> Family:
+    """In whose envelope to tell somebody that a path does not exist."""
+    if "/v1beta" in path:
+        return "gemini"
+    return "anthropic" if b"anthropic-version" in inbound.notes else "openai"

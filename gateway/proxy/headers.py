@@ -1,0 +1,183 @@
+"""What of a header section goes on, in both directions. Pure.
+
+Inbound: one pass takes out every credential slot, hop-by-hop fields (RFC 9110 §7.6.1), cookies
+and what the gateway sets itself; the rest goes to the upstream as it came. Outbound: the same for
+the answer, where the upstream's request id keeps a name of its own. Used by the handler and the
+exchange.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from urllib.parse import unquote_plus
+
+import msgspec
+
+from gateway.config import Family
+
+Raw = Sequence[tuple[bytes, bytes]]
+
+_DROP, _CREDENTIAL, _NOTE, _CONNECTION, _TENANT = range(5)
+
+_INBOUND: dict[bytes, int] = {
+    **dict.fromkeys(
+        (
+            b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection",
+            b"te", b"trailer", b"upgrade", b"http2-settings", b"host", b"cookie", b"cookie2",
+            b"accept-encoding", b"forwarded", b"x-forwarded-for", b"x-forwarded-host",
+            b"x-forwarded-proto", b"x-forwarded-port", b"x-forwarded-prefix", b"x-real-ip", b"via",
+        ),
+        _DROP,
+    ),
+    **dict.fromkeys((b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"), _CREDENTIAL),
+    **dict.fromkeys(
+        (
+            b"content-length", b"transfer-encoding", b"content-encoding", b"content-type",
+            b"expect", b"origin", b"anthropic-version",
+        ),
+        _NOTE,
+    ),
+    b"connection": _CONNECTION,
+    # A caller's own organisation at the provider means nothing with the operator's key.
+    b"openai-organization": _TENANT,
+    b"openai-project": _TENANT,
+    b"x-goog-user-project": _TENANT,
+}
+_FORWARDED_NOTES = frozenset((b"content-type", b"anthropic-version", b"origin"))
+
+_OUTBOUND_DROP = frozenset(
+    (
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
+        b"transfer-encoding", b"upgrade", b"content-length", b"set-cookie", b"set-cookie2",
+        b"strict-transport-security", b"alt-svc", b"access-control-allow-origin",
+        b"access-control-expose-headers", b"access-control-allow-credentials", b"nel",
+        b"report-to",
+    )
+)
+_REQUEST_IDS = (b"x-request-id", b"request-id")
+UPSTREAM_ID_HEADER = b"X-Upstream-Request-Id"
+
+_SLOTS = (b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key")
+_KEY_PARAMETER = re.compile(r"(?:^|(?<=&))key=([^&]*)(?:&|$)")
+
+
+class Inbound(msgspec.Struct):
+    """A client's header section, read once.
+
+    `forward` is ready for the upstream (`Name: value\\r\\n`…); `credentials` are the slots that
+    were filled (lower-case name -> value, `Bearer ` removed); `notes` the fields that the gateway
+    acts on; `tenant` those that only go on with the caller's own key.
+    """
+
+    forward: bytes
+    credentials: dict[bytes, bytes]
+    notes: dict[bytes, bytes]
+    tenant: bytes
+
+
+def read(raw: Raw) -> Inbound:
+    """Sort a raw header section; linear, one pass."""
+    forward: list[bytes] = []
+    credentials: dict[bytes, bytes] = {}
+    notes: dict[bytes, bytes] = {}
+    tenant = b""
+    listed: bytes | None = None
+    for name, value in raw:
+        lower = name.lower()
+        what = _INBOUND.get(lower)
+        if what is None:
+            forward.append(b"%b: %b\r\n" % (name, value))
+        elif what == _CREDENTIAL:
+            if lower not in credentials:
+                credentials[lower] = _bearer(value) if lower == b"authorization" else value.strip()
+        elif what == _NOTE:
+            notes[lower] = value
+            if lower in _FORWARDED_NOTES:
+                forward.append(b"%b: %b\r\n" % (name, value))
+        elif what == _CONNECTION:
+            listed = value.lower()
+        elif what == _TENANT:
+            tenant += b"%b: %b\r\n" % (name, value)
+    if listed is not None and listed not in (b"keep-alive", b"close"):
+        names = {token.strip() for token in listed.split(b",")}
+        forward = [line for line in forward if line.partition(b":")[0].lower() not in names]
+    return Inbound(b"".join(forward), credentials, notes, tenant)
+
+
+def _bearer(value: bytes) -> bytes:
+    scheme, _, rest = value.strip().partition(b" ")
+    return rest.strip() if scheme.lower() == b"bearer" else b""
+
+
+def take_key(query: str) -> tuple[str, bytes | None]:
+    """Take the `key` parameter out of a query: (the query without it, its value or None)."""
+    if "key=" not in query:
+        return query, None
+    match = _KEY_PARAMETER.search(query)
+    if match is None:
+        return query, None
+    rest = _KEY_PARAMETER.sub("", query).rstrip("&")
+    return rest, unquote_plus(match[1]).encode("utf-8", "surrogateescape")
+
+
+def choose(credentials: dict[bytes, bytes], prefix: bytes) -> tuple[bytes, bytes] | None:
+    """The slot and credential that count: a gateway key wherever it sits, else the first slot."""
+    first: tuple[bytes, bytes] | None = None
+    for slot, value in credentials.items():
+        if not value:
+            continue
+        if value.startswith(prefix):
+            return slot, value
+        if first is None:
+            first = (slot, value)
+    return first
+
+
+def provider_credential(family: Family, key: bytes) -> bytes:
+    """The header line that carries a provider key of ours."""
+    if family == "anthropic":
+        return b"x-api-key: %b\r\n" % key
+    if family == "gemini":
+        return b"x-goog-api-key: %b\r\n" % key
+    return b"Authorization: Bearer %b\r\n" % key
+
+
+def caller_credential(family: Family, slot: bytes, value: bytes) -> bytes:
+    """The header line that carries a caller's own key.
+
+    It stays in the slot it came in where the provider reads that slot (an Anthropic OAuth token
+    is only valid as Bearer, an Azure key as `api-key`), else moves to the family's own. A
+    `?key=` never goes on as a parameter: URLs end up in logs.
+    """
+    if slot == b"authorization" and not (family == "gemini" and value.startswith(b"AIza")):
+        return b"Authorization: Bearer %b\r\n" % value
+    if family == "openai" and slot == b"api-key":
+        return b"api-key: %b\r\n" % value
+    return provider_credential(family, value)
+
+
+def answer(headers: Iterable[tuple[bytes, bytes]], secret: bytes) -> tuple[bytes, bytes | None]:
+    """What of an answer's header section reaches the client, and the upstream's request id.
+
+    `secret` is the provider key in use: a header that holds it (a redirect, an echo) is dropped.
+    """
+    out: list[bytes] = []
+    request_id: bytes | None = None
+    for name, value in headers:
+        if name in _OUTBOUND_DROP:
+            continue
+        if name in _REQUEST_IDS:
+            request_id = value
+            out.append(b"%b: %b\r\n" % (UPSTREAM_ID_HEADER, value))
+        elif secret and secret in value:
+            continue
+        else:
+            out.append(b"%b: %b\r\n" % (name, value))
+    return b"".join(out), request_id
+
+
+def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The first value of a field; names are in lower case."""
+    for have, value in headers:
+        if have == name:
+            return value
+    return None

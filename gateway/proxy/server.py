@@ -1,0 +1,326 @@
+"""The client's side: aiohttp's server protocol, thinned to what a proxy needs.
+
+aiohttp parses (its C parser), keeps connections alive and serves every ordinary page. For proxied
+paths `ClientConnection` hands the parsed message straight to the proxy as a `Downstream`: raw
+header tuples in, ready bytes out, no `Request`, no `StreamResponse`, no task per request (each
+costs more than the proxy's own work). Malformed requests get our own 400, which quotes nothing of
+them: aiohttp's quotes header lines, credentials included. The version of aiohttp is pinned and
+tests/proxy/test_server.py holds what is relied on.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, cast
+
+from aiohttp import web
+from aiohttp.http import HttpVersion10, RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from gateway.errors import GatewayError
+
+READ_BUFFER_BYTES = 1 << 18
+"""Buffered per client before reading pauses; a 100 KB body arrives in one or two pieces."""
+
+WRITE_BUFFER_BYTES_MAX = 1 << 16
+"""Bytes to a slow client above which its upstream is paused: the bound on memory per reader."""
+
+REASONS: dict[int, bytes] = {
+    200: b"OK", 201: b"Created", 202: b"Accepted", 204: b"No Content", 206: b"Partial Content",
+    301: b"Moved Permanently", 302: b"Found", 303: b"See Other", 304: b"Not Modified",
+    307: b"Temporary Redirect", 308: b"Permanent Redirect", 400: b"Bad Request",
+    401: b"Unauthorized", 402: b"Payment Required", 403: b"Forbidden", 404: b"Not Found",
+    405: b"Method Not Allowed", 408: b"Request Timeout", 409: b"Conflict",
+    413: b"Content Too Large", 422: b"Unprocessable Content", 429: b"Too Many Requests",
+    500: b"Internal Server Error", 502: b"Bad Gateway", 503: b"Service Unavailable",
+    504: b"Gateway Timeout", 529: b"Overloaded",
+}  # fmt: skip
+
+BAD_REQUEST = (
+    b'{"error":{"message":"The request is not valid HTTP/1.1","type":"invalid_request_error",'
+    b'"param":null,"code":"invalid_request"}}'
+)
+
+
+class Reader(Protocol):
+    """What a client connection tells about its client while a request runs."""
+
+    def client_paused(self) -> None:
+        """The client does not keep up: its write buffer is above the mark."""
+
+    def client_resumed(self) -> None:
+        """The buffer drained."""
+
+
+class Downstream:
+    """The client's side of one request."""
+
+    __slots__ = ("_connection", "_payload", "_transport", "headers", "http10", "keep_alive",
+                 "method", "path", "query", "reader")  # fmt: skip
+
+    def __init__(
+        self, connection: "ClientConnection", message: RawRequestMessage, payload: StreamReader
+    ) -> None:
+        self._connection = connection
+        self._payload = payload
+        self._transport = connection.transport
+        self.method: str = message.method
+        self.path, _, self.query = message.path.partition("?")
+        self.headers: tuple[tuple[bytes, bytes], ...] = message.raw_headers
+        self.http10 = message.version == HttpVersion10
+        self.keep_alive = not message.should_close
+        self.reader: Reader | None = None
+
+    @property
+    def peer_gone(self) -> bool:
+        """Whether the client closed its connection."""
+        return self._connection.transport is None
+
+    @property
+    def body_read(self) -> bool:
+        """Whether the whole body is here."""
+        return self._payload.is_eof()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes as they are; silently nothing once the client is gone."""
+        transport = self._connection.transport
+        if transport is not None:
+            transport.write(data)
+
+    def paused(self) -> bool:
+        """Whether the client's write buffer is above the mark now."""
+        return self._connection.writing_paused
+
+    def abort(self) -> None:
+        """Cut the connection without a proper end: the answer is not complete."""
+        self.keep_alive = False
+        transport = self._connection.transport
+        if transport is not None:
+            transport.abort()
+
+    async def body(self, limit: int, seconds: float) -> bytes:
+        """The whole body.
+
+        Raises `GatewayError` `request_too_large` above `limit`, `invalid_request` when it does
+        not come within `seconds` or breaks off.
+        """
+        payload = self._payload
+        if payload.is_eof():
+            data = payload.read_nowait(-1)
+            if len(data) > limit:
+                raise too_large(limit)
+            return data
+        pieces: list[bytes] = []
+        total = 0
+        try:
+            async with asyncio.timeout(seconds):
+                while piece := await payload.readany():
+                    total += len(piece)
+                    if total > limit:
+                        raise too_large(limit)
+                    pieces.append(piece)
+        except TimeoutError:
+            self.keep_alive = False
+            raise GatewayError(
+                "invalid_request", f"The request body did not arrive within {seconds:g} s"
+            ) from None
+        except web.RequestPayloadError as exc:
+            self.keep_alive = False
+            raise GatewayError("invalid_request", "The request body is malformed") from exc
+        return b"".join(pieces)
+
+    async def piece(self) -> bytes:
+        """The next piece of a streamed body, b"" at its end; raises `GatewayError`."""
+        try:
+            return await self._payload.readany()
+        except web.RequestPayloadError as exc:
+            self.keep_alive = False
+            raise GatewayError("invalid_request", "The request body is malformed") from exc
+
+
+def too_large(limit: int) -> GatewayError:
+    """The 413."""
+    return GatewayError("request_too_large", f"The request body is over {limit} bytes")
+
+
+def head(status: int, lines: bytes) -> bytes:
+    """A status line and ready header lines, without the closing blank line."""
+    return b"HTTP/1.1 %d %b\r\n%b" % (status, REASONS.get(status, b"Status"), lines)
+
+
+Proxied = Callable[[Downstream], Awaitable[None]]
+
+
+class ClientConnection(RequestHandler):
+    """One client connection; see the module docstring."""
+
+    __slots__ = ("downstream", "proxied")
+
+    def __init__(self, manager: "ClientServer", **kwargs: Any) -> None:
+        super().__init__(manager, **kwargs)
+        self.proxied: Proxied = manager.proxied
+        self.downstream: Downstream | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Bound the write buffer, then go on as aiohttp does."""
+        cast(asyncio.Transport, transport).set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        super().connection_made(transport)
+
+    def pause_writing(self) -> None:
+        """Tell the running exchange that its client does not keep up."""
+        super().pause_writing()
+        if self.downstream is not None and self.downstream.reader is not None:
+            self.downstream.reader.client_paused()
+
+    def resume_writing(self) -> None:
+        """Tell it that it may go on."""
+        super().resume_writing()
+        if self.downstream is not None and self.downstream.reader is not None:
+            self.downstream.reader.client_resumed()
+
+    async def start(self) -> None:
+        """Serve requests one after another until the connection ends."""
+        try:
+            while not self._force_close:
+                if not self._messages:
+                    self._waiter = self._loop.create_future()
+                    try:
+                        await self._waiter
+                    finally:
+                        self._waiter = None
+                if not await self._next():
+                    break
+        finally:
+            if not self._force_close:
+                self._task_handler = None
+                if self.transport is not None:
+                    self.transport.close()
+
+    async def _next(self) -> bool:
+        """Serve the next request; False when the connection must close after it."""
+        message, payload = self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        assert self._manager is not None
+        self._manager.requests_count += 1
+        self._request_in_progress = True
+        try:
+            if not isinstance(message, RawRequestMessage):
+                self._refuse()
+                return False
+            if is_proxied(message.method, message.path):
+                keep = await self._proxy(message, payload)
+            else:
+                keep = await self._page(message, payload)
+        finally:
+            self._request_in_progress = False
+            if self._handler_waiter is not None and not self._handler_waiter.done():
+                self._handler_waiter.set_result(None)
+        if not payload.is_eof() and not (keep and await self._drained(payload)):
+            return False
+        if not keep or self._close or self._force_close:
+            return False
+        self._rest()
+        return True
+
+    async def _proxy(self, message: RawRequestMessage, payload: StreamReader) -> bool:
+        downstream = self.downstream = Downstream(self, message, payload)
+        try:
+            await self.proxied(downstream)
+        except asyncio.CancelledError:
+            self.force_close()
+            raise
+        finally:
+            self.downstream = None
+            downstream.reader = None
+        return downstream.keep_alive
+
+    async def _page(self, message: RawRequestMessage, payload: StreamReader) -> bool:
+        """An ordinary request, through aiohttp's own way."""
+        assert self._request_factory is not None and self._request_handler is not None
+        writer = web_writer(self, self._loop)
+        task = self._task_handler or asyncio.current_task()
+        assert task is not None
+        request = self._request_factory(message, payload, self, writer, task)
+        try:
+            response, reset = await self._handle_request(request, None, self._request_handler)
+        except ConnectionError:
+            return False
+        except asyncio.CancelledError:
+            self.force_close()
+            raise
+        finally:
+            request._task = None  # type: ignore[assignment]  # noqa: SLF001 - breaks the cycle
+        return not reset and bool(response.keep_alive)
+
+    def _refuse(self) -> None:
+        if self.transport is not None:
+            lines = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n"
+            self.transport.write(head(400, lines % len(BAD_REQUEST)) + b"\r\n" + BAD_REQUEST)
+
+    async def _drained(self, payload: StreamReader) -> bool:
+        """Read off the rest of a body nobody wanted, for a while; False if it does not end."""
+        with contextlib.suppress(TimeoutError, web.RequestPayloadError):
+            async with asyncio.timeout(self._lingering_time):
+                while not payload.is_eof():
+                    await payload.readany()
+        return payload.is_eof()
+
+    def _rest(self) -> None:
+        """Start, or move on, the keep-alive clock."""
+        close_time = self._loop.time() + self._keepalive_timeout
+        self._next_keepalive_close_time = close_time
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
+
+
+def web_writer(connection: RequestHandler, loop: asyncio.AbstractEventLoop) -> Any:
+    """aiohttp's writer for one ordinary answer."""
+    from aiohttp.http import StreamWriter
+
+    return StreamWriter(connection, loop)
+
+
+_PREFIXES = ("/v1/", "/v1beta/", "/api/v1/", "/api/v1beta/", "/upload/", "/api/upload/", "//")
+_OWN = re.compile(
+    r"^/(?:api/)?(?:v1|v1beta)(?:/v1|/v1beta)?/(?:receipts|models|account)(?:/[^?]*)?(?:\?.*)?$"
+)
+
+
+def is_proxied(method: str, path: str) -> bool:
+    """Whether a request is for the proxy rather than for the gateway's own pages.
+
+    Reading receipts, models and the account is ours; every other `/v1…` is an upstream's.
+    """
+    if not path.startswith(_PREFIXES):
+        return False
+    return method == "POST" or not (method in ("GET", "HEAD") and _OWN.match(path))
+
+
+class ClientServer(web.Server):
+    """aiohttp's connection factory, making `ClientConnection`s.
+
+    `proxied` serves paths of `is_proxied`, `handler` every other.
+    """
+
+    def __init__(self, proxied: Proxied, handler: Any, request_factory: Any) -> None:
+        super().__init__(handler, request_factory=request_factory, handler_cancellation=True)
+        self.proxied = proxied
+
+    def __call__(self) -> RequestHandler:
+        """Make the protocol of a new connection."""
+        return ClientConnection(
+            self,
+            loop=self._loop,
+            access_log=None,
+            tcp_keepalive=True,
+            keepalive_timeout=75.0,
+            read_bufsize=READ_BUFFER_BYTES,
+            auto_decompress=False,
+            max_line_size=16_384,
+            max_field_size=16_384,
+        )
