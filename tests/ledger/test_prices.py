@@ -315,6 +315,7 @@ def test_a_side_pass_is_charged_at_its_own_models_price_and_tier() -> None:
 def test_a_long_request_does_not_lift_its_side_passes_into_its_tier() -> None:
     usage = Usage(input_tokens=300_000, billed_besides=[SidePass("compaction", None, 10, 0)])
     assert cost(usage, TIERED) == 300_000 * 2000 + 10 * 1000
+    assert [line.per_mtok for line in explain(usage, TIERED)] == [2 * USD, 1 * USD]
 
 
 def test_a_price_is_shown_as_text_with_only_the_classes_it_has() -> None:
