@@ -88,8 +88,9 @@ PRICE_KEYS = {
 }
 _UNIT = re.compile(r"_(mtok|kcount|mchars|kpages)\Z")
 
-# What genai-prices lacks, from the vendors' model pages (developers.openai.com/api/docs/models,
-# platform.claude.com/docs/en/models, ai.google.dev/gemini-api/docs/models), read 2026-11-21.
+# What genai-prices lacks, as the vendors' model pages have it (developers.openai.com/api/docs/models,
+# platform.claude.com/docs/en/models, ai.google.dev/gemini-api/docs/models), gathered 2026-11-21. A
+# model is missing here where no figure was at hand: None says "not known", a guess would not.
 MAX_OUTPUT_TOKENS: dict[str, dict[int, str]] = {
     "openai": {
         4096: "gpt-3.5-turbo gpt-3.5-turbo-1106 gpt-4-turbo gpt-4o-2024-05-13",
@@ -395,7 +396,7 @@ def _price_record(provider: str, model: str, price: types.ModelPrice) -> PriceRe
     if "input" not in rates:
         return None
     if provider == "anthropic" and "cache_write" in rates and "cache_write_1h" not in rates:
-        # "1-hour cache write tokens are 2 times the base input tokens price", at every length:
+        # The column "1h cache writes" is twice "Base input tokens" for every model at
         # platform.claude.com/docs/en/about-claude/pricing, 2026-11-21.
         rates["cache_write_1h"] = _doubled(rates["input"])
     starts = {

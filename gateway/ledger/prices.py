@@ -59,10 +59,9 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     5 minute write where a vendor sells two lifetimes.
 
     `tiers` are ordered by `above`. The highest tier whose `above` is less than the request's total
-    input (cached tokens included) prices the *whole* request, output included: vendors that
-    sell long context so do it as a cliff, not as a surcharge on the excess (Anthropic "Long
-    context pricing", Google "prompts > 200k tokens", OpenAI "> 272K input tokens ... for the full
-    session"; pricing pages, 2026-11-21; genai-prices reads them the same way).
+    input (cached tokens included) prices the *whole* request, output included, and not only the
+    excess: vendors sell long context as a cliff (genai-prices 0.2.3, `TieredPrices`, for Anthropic,
+    Google, OpenAI and xAI).
     """
 
     input: int
