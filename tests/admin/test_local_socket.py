@@ -1,6 +1,7 @@
 """The control socket: private, strict, and at once in effect; it takes over only from the dead."""
 
 import asyncio
+import contextlib
 import io
 import logging
 import os
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import aiohttp
 import msgspec
 import pytest
+import uvloop
 from aiohttp import web
 
 from gateway.accounts.accounts import Accounts
@@ -47,16 +49,22 @@ def exists(path: str) -> bool:
     return os.path.lexists(path)
 
 
-@pytest.fixture
-async def context(tmp_path: Path) -> AsyncIterator[Context]:
+@contextlib.asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[Context]:
     def fail(exc: BaseException) -> None:
         raise AssertionError(exc)
 
     ledger = await Ledger.open(
-        str(tmp_path / "gateway.db"), secret=SECRET, durability="full", on_fatal=fail
+        str(directory / "gateway.db"), secret=SECRET, durability="full", on_fatal=fail
     )
     yield Context(await Accounts.load(ledger, SECRET, "gw-"), ledger, SECRET)
     await ledger.close()
+
+
+@pytest.fixture
+async def context(tmp_path: Path) -> AsyncIterator[Context]:
+    async with opened(tmp_path) as context:
+        yield context
 
 
 @pytest.fixture
@@ -264,3 +272,24 @@ async def test_paths_that_cannot_be_are_one_clear_line(context: Context, tmp_pat
         await local_socket.start(context, str(tmp_path / ("x" * 120)))
     with pytest.raises(StoreError, match="cannot be made: No such file or directory"):
         await local_socket.start(context, str(tmp_path / "absent" / "s"))
+
+
+def test_the_loop_that_serves_in_production_takes_the_socket_over_too(
+    tmp_path: Path, path: str
+) -> None:
+    # uvloop has its own idea of sockets that are bound already.
+    async def scenario() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            context = await stack.enter_async_context(opened(tmp_path))
+            for _ in range(2):
+                runner = await local_socket.start(context, path)
+                async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as session:
+                    call = Caller(session)
+                    answers = await asyncio.gather(*(call("users.list") for _ in range(20)))
+                    assert {answer.status for answer in answers} == {200}
+                    with pytest.raises(StoreError, match="another process answers"):
+                        await local_socket.start(context, path)
+                await runner.cleanup()
+                assert not exists(path)
+
+    uvloop.run(scenario())
