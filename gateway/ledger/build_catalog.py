@@ -88,7 +88,7 @@ PRICE_KEYS = {
 }
 _UNIT = re.compile(r"_(mtok|kcount|mchars|kpages)\Z")
 
-# What genai-prices lacks, as the vendors' model pages have it (developers.openai.com/api/docs/models,
+# What genai-prices lacks, as vendors' model pages have it (developers.openai.com/api/docs/models,
 # platform.claude.com/docs/en/models, ai.google.dev/gemini-api/docs/models), gathered 2026-11-21. A
 # model is missing here where no figure was at hand: None says "not known", a guess would not.
 MAX_OUTPUT_TOKENS: dict[str, dict[int, str]] = {
