@@ -36,8 +36,9 @@ Job = Callable[[sqlite3.Connection], None]
 class Store:
     """The writing side: one connection, used by the thread that opened it."""
 
-    def __init__(self, conn: sqlite3.Connection, key: bytes) -> None:
+    def __init__(self, conn: sqlite3.Connection, path: str, key: bytes) -> None:
         self.conn = conn
+        self._path = path
         self._key = key
         seq, head = conn.execute("SELECT seq, hash FROM chain").fetchone()
         self._seq: int = seq
@@ -47,7 +48,7 @@ class Store:
     def open(cls, path: str, secret: bytes) -> "Store":
         """Open or make the file and bring it up to date; StoreError where that cannot be."""
         key = chain.seal_key(secret)
-        return cls(schema.open_writer(path, key), key)
+        return cls(schema.open_writer(path, key), path, key)
 
     def left_open(self) -> list[Opening]:
         """The requests that were in flight when the last process ended."""
@@ -55,7 +56,7 @@ class Store:
         try:
             return [_decode_opening(body) for (body,) in rows]
         except msgspec.MsgspecError as exc:
-            raise StoreError(f"a request left open cannot be read: {exc}") from exc
+            raise StoreError(f"{self._path}: a request left open cannot be read: {exc}") from exc
 
     def commit(
         self, openings: Sequence[Opening], entries: Sequence[Entry], jobs: Sequence[Job] = ()

@@ -2,7 +2,7 @@
 
 Contract: `new_id()` never repeats, and sorts as text in the order of the calls, within one process,
 even when the wall clock steps back. Not thread-safe: the event loop's thread alone calls it.
-Measured: 0.4 µs per id (Python 3.11, `timeit`, two shared cores). Anyone may import this module.
+Measured: 0.5 µs per id (Python 3.11, `timeit`, two shared cores). Anyone may import this module.
 """
 
 import os
@@ -12,68 +12,67 @@ from collections.abc import Callable, Iterator
 RANDOM_BLOCK_BYTES = 4096
 """Drawn at once: one `getrandom` call costs more than a whole id."""
 
-_FIELD_B_BITS = 62
-_VARIANT = 0b10 << _FIELD_B_BITS
-# A new millisecond begins in the lower half of the field, so that steps of at most 2^32 leave
-# room for 2^29 ids within it.
-_START_BITS = _FIELD_B_BITS - 1
+_VARIANT = 0b10 << 62
+# A millisecond begins in the lower half of the 62 random bits and steps by at most 2^32, so there
+# is room for 2^29 ids in it; what is left is looked at each time random bytes are drawn.
+_START_MASK = (1 << 61) - 1
+_NEARLY_SPENT = _VARIANT | ((1 << 62) - (1 << 44))
 
 
-class IdSource:
-    """Makes ids. `clock_ns` is wall-clock time in nanoseconds, `urandom` as `os.urandom`.
+def id_source(
+    clock_ns: Callable[[], int] = time.time_ns, urandom: Callable[[int], bytes] = os.urandom
+) -> Callable[[], str]:
+    """Make a source of ids over a wall clock in nanoseconds and a source of random bytes.
 
     Within one millisecond the next id is the last plus a random step (RFC 9562 §6.2, method 2), so
-    ids stay ordered and the next one stays unguessable.
+    ids stay ordered and the next one stays unguessable. A closure, for it takes half the time of
+    an object with attributes.
     """
+    last_ms = -1
+    low = 0
+    prefix = ""
+    steps: Iterator[int] = iter(())
 
-    def __init__(
-        self,
-        clock_ns: Callable[[], int] = time.time_ns,
-        urandom: Callable[[int], bytes] = os.urandom,
-    ) -> None:
-        self._clock_ns = clock_ns
-        self._urandom = urandom
-        self._steps: Iterator[int] = iter(())
-        self._last_ms = -1
-        self._low = 0
-        self._prefix = ""
-
-    def forget(self) -> None:
-        """Drop the drawn random bytes: a forked child must not share them with its parent."""
-        self._steps = iter(())
-        self._last_ms = -1
-
-    def __call__(self) -> str:
-        """Return the next id."""
-        now_ms = self._clock_ns() // 1_000_000
-        if now_ms > self._last_ms:
-            self._begin(now_ms)
-        else:
-            step = next(self._steps, None)
-            if step is None:
-                step = self._draw()
-            self._low += step + 1
-            if self._low >> _FIELD_B_BITS:
-                self._begin(self._last_ms + 1)
-        low = f"{_VARIANT | self._low:016x}"
-        return f"{self._prefix}{low[:4]}-{low[4:]}"
-
-    def _begin(self, now_ms: int) -> None:
-        self._last_ms = now_ms
-        seed = int.from_bytes(self._urandom(10), "big")
-        self._low = seed & ((1 << _START_BITS) - 1)
+    def begin(now_ms: int) -> None:
+        nonlocal last_ms, low, prefix
+        last_ms = now_ms
+        seed = int.from_bytes(urandom(10), "big")
+        low = _VARIANT | (seed & _START_MASK)
         stamp = f"{now_ms & ((1 << 48) - 1):012x}"
-        self._prefix = f"{stamp[:8]}-{stamp[8:]}-7{seed >> 68:03x}-"
+        prefix = f"{stamp[:8]}-{stamp[8:]}-7{seed >> 68:03x}-"
 
-    def _draw(self) -> int:
-        self._steps = iter(memoryview(self._urandom(RANDOM_BLOCK_BYTES)).cast("I"))
-        return next(self._steps)
+    def draw() -> int:
+        nonlocal steps
+        steps = iter(memoryview(urandom(RANDOM_BLOCK_BYTES)).cast("I"))
+        if low > _NEARLY_SPENT:
+            begin(last_ms + 1)
+        return next(steps)
+
+    def forget() -> None:
+        nonlocal steps, last_ms
+        steps = iter(())
+        last_ms = -1
+
+    def next_id() -> str:
+        nonlocal low
+        now_ms = clock_ns() // 1_000_000
+        if now_ms > last_ms:
+            begin(now_ms)
+        else:
+            step = next(steps, None)
+            if step is None:
+                step = draw()
+            low += step + 1
+        digits = "%016x" % low  # noqa: UP031 - a third faster than the f-string
+        return f"{prefix}{digits[:4]}-{digits[4:]}"
+
+    # A forked child must not go on with the random bytes that its parent drew.
+    os.register_at_fork(after_in_child=forget)
+    return next_id
 
 
-new_id = IdSource()
+new_id = id_source()
 """The process's source of ids."""
-
-os.register_at_fork(after_in_child=new_id.forget)
 
 
 def to_bytes(text: str) -> bytes:

@@ -22,6 +22,9 @@ QUICK_CHECK_BYTES_MAX = 64 * 1024 * 1024
 
 BUSY_TIMEOUT_S = 5.0
 
+# UnicodeDecodeError: SQLite quotes a damaged schema in its message, bytes and all.
+_UNREADABLE = (sqlite3.Error, OSError, UnicodeDecodeError)
+
 _FIRST = (
     """CREATE TABLE migrations (
         version INTEGER PRIMARY KEY, applied_ms INTEGER NOT NULL) STRICT""",
@@ -83,7 +86,7 @@ def open_writer(path: str, key: bytes) -> sqlite3.Connection:
         if not _look_at(path):
             _create(path, key)
         conn = _connect(path)
-    except (sqlite3.Error, OSError) as exc:
+    except _UNREADABLE as exc:
         raise StoreError(f"{path}: {exc}") from exc
     try:
         _check(conn, path)
@@ -91,7 +94,7 @@ def open_writer(path: str, key: bytes) -> sqlite3.Connection:
         _check_head(conn, path, key)
     except BaseException as exc:
         conn.close()
-        if isinstance(exc, sqlite3.Error):
+        if isinstance(exc, _UNREADABLE):
             raise StoreError(f"{path}: {exc}") from exc
         raise
     return conn

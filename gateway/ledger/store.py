@@ -8,6 +8,7 @@ A contradiction with what is stored is a Conflict. sqlite3 errors leave as they 
 writer must tell a full disk from a broken one (`verdict`).
 """
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TypeVar
@@ -117,13 +118,16 @@ def receipts_since(conn: sqlite3.Connection, since_ms: int = 0) -> Iterator[Rece
 
 def verify_file(path: str, secret: bytes) -> VerifyResult:
     """`verify` on a file that no `Ledger` has open, or will open: it refuses a broken chain."""
-    conn = schema.open_reader(path)
+    if not os.path.isfile(path):
+        raise StoreError(f"{path}: no such file")
     try:
-        return verify(conn, secret)
-    except sqlite3.Error as exc:
+        conn = schema.open_reader(path)
+        try:
+            return verify(conn, secret)
+        finally:
+            conn.close()
+    except (sqlite3.Error, UnicodeDecodeError) as exc:
         raise StoreError(f"{path}: {exc}") from exc
-    finally:
-        conn.close()
 
 
 def verify(conn: sqlite3.Connection, secret: bytes) -> VerifyResult:
@@ -133,13 +137,24 @@ def verify(conn: sqlite3.Connection, secret: bytes) -> VerifyResult:
     were both replaced fits itself: it is named by its successor, or by the seal ("head").
     """
     owns = not conn.in_transaction
+    text_factory = conn.text_factory
+    conn.text_factory = _text_or_bytes
     if owns:
         conn.execute("BEGIN")
     try:
         return _verify(conn, chain.seal_key(secret))
     finally:
+        conn.text_factory = text_factory
         if owns:
             conn.execute("ROLLBACK")
+
+
+def _text_or_bytes(raw: bytes) -> str | bytes:
+    """Text that is no longer UTF-8 stays bytes, which hash differently: its record is named."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
 
 
 def _verify(conn: sqlite3.Connection, key: bytes) -> VerifyResult:
@@ -151,7 +166,7 @@ def _verify(conn: sqlite3.Connection, key: bytes) -> VerifyResult:
         "SELECT seq, id, owner, created_ms, status, model, body, hash FROM receipts ORDER BY seq"
     ):
         seq = columns[0]
-        receipt_id = ids.to_text(columns[1])
+        receipt_id = ids.to_text(columns[1]) if isinstance(columns[1], bytes) else None
         if seq < 1 or (end is not None and seq > end):
             return _broken(expected - 1, "added", seq, receipt_id)
         if seq > expected:
