@@ -6,6 +6,7 @@ The only module that imports all others. `serve` is the whole life of a process 
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import logging
 import os
@@ -111,9 +112,7 @@ class Gateway:
         )
         self.metrics.in_flight = lambda: len(self.services.exchanges)
         self.metrics.queue_depth = lambda: self.ledger.queue_depth
-        self.metrics.providers_up = lambda: [
-            (name, one.active) for name, one in providers.items()
-        ]
+        self.metrics.providers_up = lambda: [(name, one.active) for name, one in providers.items()]
         self.proxy = Proxy(self.services)
         self.pages = self._pages()
         self.pages.freeze()
@@ -186,7 +185,9 @@ class Gateway:
         try:
             await web.TCPSite(runner, server.host, server.metrics_port).start()
         except OSError as exc:
-            raise ConfigError(f"server.metrics_port: cannot listen: {exc.strerror or exc}") from None
+            raise ConfigError(
+                f"server.metrics_port: cannot listen: {exc.strerror or exc}"
+            ) from None
         self.metrics_port = server.metrics_port
 
     async def _close_listeners(self) -> None:
@@ -206,11 +207,11 @@ class Gateway:
         deadline = services.time() + limit
         if services.exchanges:
             _log.info("draining %d requests", len(services.exchanges))
-        while services.exchanges and services.time() < deadline:
+        while services.exchanges and services.time() < deadline:  # noqa: ASYNC110 - once a life
             await asyncio.sleep(0.02)
         for exchange in list(services.exchanges):
             exchange.cut_short()
-        while services.exchanges and self.ledger.writable:
+        while services.exchanges and self.ledger.writable:  # noqa: ASYNC110 - once a life
             await asyncio.sleep(0.005)
         await self._stack.aclose()
 
@@ -234,7 +235,7 @@ async def _refusals(request: web.Request, handler: _Handler) -> web.StreamRespon
         )
     except asyncio.CancelledError:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever a page raises, the caller gets JSON
         _log.exception("a page failed: %s", request.path[:200])
         return callers.refusal(
             request, GatewayError("internal_error", "The gateway failed", stage="gateway")
@@ -242,7 +243,7 @@ async def _refusals(request: web.Request, handler: _Handler) -> web.StreamRespon
 
 
 def _page_serving(app: web.Application) -> tuple[Any, Any]:
-    """aiohttp's own handler and request factory of an application."""
+    """The ordinary handler and request factory of an application."""
     return app._handle, lambda *args: app._make_request(*args)  # noqa: SLF001 - as AppRunner does
 
 
@@ -282,6 +283,17 @@ def raise_nofile(wanted: int) -> int:
     return soft
 
 
+def calm_collector() -> None:
+    """Let the cycle collector look rarely: a request leaves no cycles behind.
+
+    With the defaults it took 13 % of the CPU of small JSON requests. What start-up made is never
+    looked at again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 def check_parser() -> None:
     """Refuse to run on aiohttp's pure-Python parser, which accepts `chunked, chunked`."""
     if not aiohttp.http_parser.HttpRequestParser.__module__.endswith("_http_parser"):
@@ -316,6 +328,7 @@ async def _serve(config: Config, config_path: str) -> int:
 
     gateway = Gateway(config, on_fatal=fatal)
     await gateway.start()
+    calm_collector()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, 0)
     server = config.server

@@ -39,7 +39,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pass
 
 
-class Server(_Section):
+class Server(_Section, frozen=True):
     """Where the gateway listens, and what it accepts."""
 
     host: str = "127.0.0.1"
@@ -57,26 +57,26 @@ class Server(_Section):
     receipt_url_header: HeaderName = "X-AIBADGR-Receipt-URL"
 
 
-class Store(_Section):
+class Store(_Section, frozen=True):
     """Where receipts and accounts live, and when they count as written."""
 
     path: str = "gateway.db"
     durability: Literal["full", "relaxed"] = "full"
 
 
-class Keys(_Section):
+class Keys(_Section, frozen=True):
     """Keys issued here."""
 
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{1,16}[-_]$")] = "gw-"
 
 
-class Admin(_Section):
+class Admin(_Section, frozen=True):
     """The local control socket."""
 
     socket: str = ""
 
 
-class Byok(_Section):
+class Byok(_Section, frozen=True):
     """Callers who bring their own provider key."""
 
     enabled: bool = True
@@ -85,7 +85,7 @@ class Byok(_Section):
     gemini: Name = "google"
 
 
-class Billing(_Section):
+class Billing(_Section, frozen=True):
     """What happens to money at the edges."""
 
     on_disconnect: Literal["cancel", "drain"] = "cancel"
@@ -94,7 +94,7 @@ class Billing(_Section):
     default_max_output_tokens: Count = 4096
 
 
-class Limits(_Section):
+class Limits(_Section, frozen=True):
     """Defaults for keys without their own."""
 
     rpm: Count = 600
@@ -102,7 +102,7 @@ class Limits(_Section):
     concurrent: Count = 100
 
 
-class Upstream(_Section):
+class Upstream(_Section, frozen=True):
     """How upstreams are reached; a provider may set its own."""
 
     connect_seconds: Seconds = 10.0
@@ -113,7 +113,7 @@ class Upstream(_Section):
     ca_file: str = ""
 
 
-class Log(_Section):
+class Log(_Section, frozen=True):
     """Structured logs on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -121,7 +121,7 @@ class Log(_Section):
     requests: bool = False
 
 
-class Provider(_Section):
+class Provider(_Section, frozen=True):
     """One upstream provider."""
 
     format: Literal["openai", "anthropic", "gemini", "all"]
@@ -138,7 +138,7 @@ class Provider(_Section):
     daily_stop_usd: Usd | None = None
 
 
-class Model(_Section):
+class Model(_Section, frozen=True):
     """An alias: what a name that clients use stands for."""
 
     targets: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
@@ -146,7 +146,7 @@ class Model(_Section):
     weights: tuple[Annotated[int, Meta(ge=1)], ...] = ()
 
 
-class Config(_Section):
+class Config(_Section, frozen=True):
     """The whole file."""
 
     server: Server = Server()
@@ -263,7 +263,9 @@ def _named(value: object, kind: type[S], path: str, *, lower: bool = True) -> di
         raise ConfigError(f"{path}: expected a table of tables")
     for name in value:
         if lower and not _NAME.match(name):
-            raise ConfigError(f"{path}.{name}: a name has only a-z 0-9 . _ - and at most 64 of them")
+            raise ConfigError(
+                f"{path}.{name}: a name has only a-z 0-9 . _ - and at most 64 of them"
+            )
     return {name: _convert(item, kind, f"{path}.{name}") for name, item in value.items()}
 
 
@@ -330,7 +332,9 @@ def _inert(raw: dict[str, Any]) -> tuple[str, ...]:
     found = [f"limits.{key}" for key in raw.get("limits", {})]
     for name, provider in raw.get("providers", {}).items():
         found += [
-            f"providers.{name}.{key}" for key in ("daily_alert_usd", "daily_stop_usd") if key in provider
+            f"providers.{name}.{key}"
+            for key in ("daily_alert_usd", "daily_stop_usd")
+            if key in provider
         ]
     for name, model in raw.get("models", {}).items():
         if model.get("strategy", "failover") != "failover":

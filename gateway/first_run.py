@@ -1,5 +1,6 @@
 """What a first start prints: a user, a key with demo credit, and a call that works when pasted."""
 
+import os
 from typing import TextIO
 
 from gateway.accounts.accounts import Accounts
@@ -16,8 +17,8 @@ async def greet(accounts: Accounts, config: Config, base_url: str, out: TextIO) 
     Nothing happens where a user exists, or where no built-in upstream is configured to call.
     """
     demo = [name for name, one in config.providers.items() if one.base_url == BUILTIN_DEMO]
-    if accounts.list_users() or not demo:
-        return
+    if accounts.list_users() or not demo or "JOURNAL_STREAM" in os.environ:
+        return  # a service's output is kept in the journal: no place for a key
     await accounts.create_user(USER)
     await accounts.credit(USER, CREDIT_NANO_USD, "first-run")
     _, key = await accounts.create_key(USER)
@@ -25,8 +26,8 @@ async def greet(accounts: Accounts, config: Config, base_url: str, out: TextIO) 
     where = f"--unix-socket {base_url} http://localhost" if unix else base_url
     print(
         f"""
-First start: made user "{USER}" with 10.00 US dollars of credit for the built-in upstream, and a key.
-It is shown this once:
+First start: made user "{USER}" with 10.00 US dollars of credit for the built-in upstream, and a
+key, which is shown this once:
 
     {key}
 

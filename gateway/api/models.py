@@ -64,9 +64,7 @@ async def show(request: web.Request) -> web.Response:
     raise GatewayError("not_found", f"No such model: {name[:200]}", param="model")
 
 
-def _callable(
-    proxy: Proxy, catalog: Catalog, caller: Caller, family: Family
-) -> Iterator[Listed]:
+def _callable(proxy: Proxy, catalog: Catalog, caller: Caller, family: Family) -> Iterator[Listed]:
     seen: set[str] = set()
     allowed = None if caller.key is None or caller.key.models is None else set(caller.key.models)
     for one in _names(proxy, catalog, caller, family):
@@ -158,9 +156,7 @@ def _anthropic(one: Listed, catalog: Catalog) -> dict[str, Any]:
     }
 
 
-def _anthropic_page(
-    found: list[Listed], request: web.Request, catalog: Catalog
-) -> dict[str, Any]:
+def _anthropic_page(found: list[Listed], request: web.Request, catalog: Catalog) -> dict[str, Any]:
     limit = _count(request.query.get("limit", "20"), "limit")
     ids = [one.id for one in found]
     if (after := request.query.get("after_id")) in ids:

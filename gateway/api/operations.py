@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz`, `/metrics`, `/openapi.json` and `/`: no authentication, no upstream call."""
+"""`/healthz`, `/readyz`, `/metrics`, `/openapi.json`, `/`: no authentication, no upstream call."""
 
 import resource
 

@@ -125,13 +125,22 @@ def _endpoint(family: Family, rest: str, query: str, *, provider: str | None) ->
         )
     if (family, rest) in FREE:
         return Endpoint(
-            family=family, format="native", path=rest, label=prefix + rest, provider=provider,
+            family=family,
+            format="native",
+            path=rest,
+            label=prefix + rest,
+            provider=provider,
             free=True,
         )
     if family == "openai" and (state := _STATE.match(rest)):
         return Endpoint(
-            family=family, format="native", path=rest, label=prefix + "responses/{id}",
-            provider=provider, state_id=unquote(state["id"]), free=True,
+            family=family,
+            format="native",
+            path=rest,
+            label=prefix + "responses/{id}",
+            provider=provider,
+            state_id=unquote(state["id"]),
+            free=True,
         )
     return _native(family, rest, provider)
 
@@ -154,13 +163,15 @@ def _gemini(
     )
 
 
-def _native(
-    family: Family, rest: str, provider: str | None, *, upload: bool = False
-) -> Endpoint:
+def _native(family: Family, rest: str, provider: str | None, *, upload: bool = False) -> Endpoint:
     head = rest.partition("/")[0]
     label = head if re.fullmatch(r"[a-z_]{1,24}", head) else "other"
     prefix = f"/v1/{provider}/" if provider else "/v1beta/" if family == "gemini" else "/v1/"
     return Endpoint(
-        family=family, format="native", path=rest, label=f"{prefix}{label}", provider=provider,
+        family=family,
+        format="native",
+        path=rest,
+        label=f"{prefix}{label}",
+        provider=provider,
         upload=upload,
     )

@@ -115,9 +115,7 @@ def headers(error: GatewayError) -> bytes:
     return b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (seconds, milliseconds)
 
 
-def stream_event(
-    error: GatewayError, endpoint: Endpoint, request_id: str, last: bytes
-) -> bytes:
+def stream_event(error: GatewayError, endpoint: Endpoint, request_id: str, last: bytes) -> bytes:
     """The in-format event that ends a broken stream; `last` is what was sent before it.
 
     Responses streams number their events, so the number goes on from the last one sent.

@@ -37,11 +37,36 @@ class Exchange:
     """See the module docstring. Event-loop thread only."""
 
     __slots__ = (
-        "_attempt_at", "_drain_timer", "_gone", "_relay",
-        "answer_status", "attempts", "bodyless", "bodyless_length", "caller", "connect_s",
-        "connection", "content_length", "down", "endpoint", "first_byte_at", "id", "more",
-        "opening", "ready_at", "secret", "sent_at", "services", "settled", "started_at",
-        "strip_usage", "target", "ticket", "upstream_request_id", "uploading", "verdict",
+        "_attempt_at",
+        "_drain_timer",
+        "_gone",
+        "_relay",
+        "answer_status",
+        "attempts",
+        "bodyless",
+        "bodyless_length",
+        "caller",
+        "connect_s",
+        "connection",
+        "content_length",
+        "down",
+        "endpoint",
+        "first_byte_at",
+        "id",
+        "more",
+        "opening",
+        "ready_at",
+        "secret",
+        "sent_at",
+        "services",
+        "settled",
+        "started_at",
+        "strip_usage",
+        "target",
+        "ticket",
+        "uploading",
+        "upstream_request_id",
+        "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -268,7 +293,7 @@ class Exchange:
         self.attempt_failed(failure)
 
     def attempt_failed(self, failure: GatewayError) -> None:
-        """This target gave no answer: go on to the next, or tell the client."""
+        """The target gave no answer: go on to the next, or tell the client."""
         self._attempted(failure.stage, None)
         if self.more and not self._gone:
             self._resolve("next")
@@ -367,7 +392,9 @@ class Exchange:
         self.services.exchanges.discard(self)
         if self._drain_timer is not None:
             self._drain_timer.cancel()
+        # Undo the cycles among the parts: what reference counts free costs no collection.
         self.down.reader = None
+        self._relay = self.connection = None
         self._resolve("done")
 
     # -- inside --------------------------------------------------------------------------------
@@ -406,7 +433,7 @@ class Exchange:
         failure = Failure(error.stage, error.code, error.message)
         self._settle("no_answer", None, "failed", error.status, failure, durable)
 
-    def _settle(  # noqa: PLR0913 - the one funnel; every argument is part of an ending
+    def _settle(
         self,
         ended: settlement.Ended,
         metered: Metered | None,

@@ -15,8 +15,8 @@ import msgspec
 
 from gateway.config import Config, Family
 from gateway.errors import GatewayError
-from gateway.ledger.entry import Entry, Opening
 from gateway.ledger import ids
+from gateway.ledger.entry import Entry, Opening
 from gateway.ledger.prices import PriceOf
 from gateway.ledger.records import Key, User
 from gateway.metrics import Metrics
@@ -252,11 +252,9 @@ class Proxy:
             raise GatewayError("invalid_api_key", "Only keys issued by this gateway are accepted")
         return Caller(services.owner_hash(credential), None, slot, credential, "1", cors)
 
-    async def _plan(
-        self, exchange: Exchange, inbound: Inbound, query: str, body: bytes
-    ) -> Plan:
+    async def _plan(self, exchange: Exchange, inbound: Inbound, query: str, body: bytes) -> Plan:
         endpoint = exchange.endpoint
-        json = body[:1] == b"{" or endpoint.metered or endpoint.free and bool(body)
+        json = body[:1] == b"{" or endpoint.metered or (endpoint.free and bool(body))
         if not json or exchange.down.method in _BODYLESS_METHODS:
             plan = await self._plan_native(exchange, inbound, query, body)
             exchange.open(endpoint.model or "", stream=False, size=len(body))

@@ -21,18 +21,39 @@ _DROP, _CREDENTIAL, _NOTE, _CONNECTION, _TENANT = range(5)
 _INBOUND: dict[bytes, int] = {
     **dict.fromkeys(
         (
-            b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection",
-            b"te", b"trailer", b"upgrade", b"http2-settings", b"host", b"cookie", b"cookie2",
-            b"accept-encoding", b"forwarded", b"x-forwarded-for", b"x-forwarded-host",
-            b"x-forwarded-proto", b"x-forwarded-port", b"x-forwarded-prefix", b"x-real-ip", b"via",
+            b"keep-alive",
+            b"proxy-authenticate",
+            b"proxy-authorization",
+            b"proxy-connection",
+            b"te",
+            b"trailer",
+            b"upgrade",
+            b"http2-settings",
+            b"host",
+            b"cookie",
+            b"cookie2",
+            b"accept-encoding",
+            b"forwarded",
+            b"x-forwarded-for",
+            b"x-forwarded-host",
+            b"x-forwarded-proto",
+            b"x-forwarded-port",
+            b"x-forwarded-prefix",
+            b"x-real-ip",
+            b"via",
         ),
         _DROP,
     ),
     **dict.fromkeys((b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"), _CREDENTIAL),
     **dict.fromkeys(
         (
-            b"content-length", b"transfer-encoding", b"content-encoding", b"content-type",
-            b"expect", b"origin", b"anthropic-version",
+            b"content-length",
+            b"transfer-encoding",
+            b"content-encoding",
+            b"content-type",
+            b"expect",
+            b"origin",
+            b"anthropic-version",
         ),
         _NOTE,
     ),
@@ -46,10 +67,23 @@ _FORWARDED_NOTES = frozenset((b"content-type", b"anthropic-version", b"origin"))
 
 _OUTBOUND_DROP = frozenset(
     (
-        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
-        b"transfer-encoding", b"upgrade", b"content-length", b"set-cookie", b"set-cookie2",
-        b"strict-transport-security", b"alt-svc", b"access-control-allow-origin",
-        b"access-control-expose-headers", b"access-control-allow-credentials", b"nel",
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"content-length",
+        b"set-cookie",
+        b"set-cookie2",
+        b"strict-transport-security",
+        b"alt-svc",
+        b"access-control-allow-origin",
+        b"access-control-expose-headers",
+        b"access-control-allow-credentials",
+        b"nel",
         b"report-to",
     )
 )
@@ -61,9 +95,9 @@ _KEY_PARAMETER = re.compile(r"(?:^|(?<=&))key=([^&]*)(?:&|$)")
 
 
 class Inbound(msgspec.Struct):
-    """A client's header section, read once.
+    r"""A client's header section, read once.
 
-    `forward` is ready for the upstream (`Name: value\\r\\n`…); `credentials` are the slots that
+    `forward` is ready for the upstream (`Name: value\r\n`…); `credentials` are the slots that
     were filled (lower-case name -> value, `Bearer ` removed); `notes` the fields that the gateway
     acts on; `tenant` those that only go on with the caller's own key.
     """

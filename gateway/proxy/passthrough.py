@@ -288,9 +288,7 @@ class Raw(Relay):
 
     def end(self) -> None:
         self.settled = True
-        self.exchange.answered(
-            None if self._tap is None else self._tap.metered(), self._durable
-        )
+        self.exchange.answered(None if self._tap is None else self._tap.metered(), self._durable)
 
     def _durable(self) -> None:
         self._begin()

@@ -241,7 +241,8 @@ class ClientConnection(RequestHandler):
 
     async def _page(self, message: RawRequestMessage, payload: StreamReader) -> bool:
         """An ordinary request, through aiohttp's own way."""
-        assert self._request_factory is not None and self._request_handler is not None
+        assert self._request_factory is not None
+        assert self._request_handler is not None
         writer = web_writer(self, self._loop)
         task = self._task_handler or asyncio.current_task()
         assert task is not None
@@ -279,7 +280,7 @@ class ClientConnection(RequestHandler):
 
 
 def web_writer(connection: RequestHandler, loop: asyncio.AbstractEventLoop) -> Any:
-    """aiohttp's writer for one ordinary answer."""
+    """The stock writer for one ordinary answer."""
     from aiohttp.http import StreamWriter
 
     return StreamWriter(connection, loop)

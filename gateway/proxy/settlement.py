@@ -14,7 +14,7 @@ from gateway.ledger.prices import Price, PriceOf, cost, shown
 from gateway.wire.neutral import Metered, Usage
 
 BYTES_PER_TOKEN = 4
-"""The base of an estimate: about four bytes of text to a token in all four providers' tokenizers."""
+"""The base of an estimate: about four bytes of text to a token, in every vendor's tokenizer."""
 
 Ended = Literal["complete", "upstream_broke", "client_left", "no_answer"]
 """`no_answer`: refused, never reached an answer, an answer of status ≥ 400, or our own fault."""
@@ -33,7 +33,7 @@ class Bill(msgspec.Struct, frozen=True):
     price: PriceShown | None
 
 
-def bill(
+def bill(  # noqa: PLR0913 - everything a bill depends on, by name
     ended: Ended,
     metered: Metered | None,
     *,

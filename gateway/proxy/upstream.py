@@ -7,6 +7,7 @@ DNS) are mapped to `Broken` here and nowhere else. Used by the handler; knows no
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections import deque
 from urllib.parse import urlsplit
@@ -117,10 +118,8 @@ class Pool:
         self.active.discard(connection)
         if not connection.reused and not connection.expires_at:
             return
-        try:
+        with contextlib.suppress(ValueError):
             self._idle.remove(connection)
-        except ValueError:
-            pass
 
     def sweep(self, now: float) -> None:
         """Fail what waited too long; close idle connections that expired."""
