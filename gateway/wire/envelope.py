@@ -5,7 +5,9 @@ byte as it came: spacing, number spelling, key order. What two JSON readers coul
 differently is refused, since the gateway would price one request and the provider run another:
 keys said twice, half surrogate pairs, invalid UTF-8, NaN.
 
-Measured (one shared core, compact bodies): peek FILL_1K µs at 1 KB, FILL_108K µs at 108 KB.
+Measured (Python 3.11, one busy core): peek of a compact body 2.4 µs at 1 KB and 34 µs at 108 KB,
+of which msgspec's own scan is 0.6 and 29; with Python's default spacing 4.4 and 49; a non-ASCII
+body pays 50 µs per 100 KB for the UTF-8 check. rewrite: 3 µs at 1 KB, 15 µs at 108 KB.
 """
 
 import re

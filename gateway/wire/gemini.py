@@ -124,9 +124,11 @@ class GeminiStreamTap(SseTap):
         self._latest = b""  # the last piece that passed with a usageMetadata, read when asked
 
     def _quiet(self, data: bytes) -> bool:
-        if b'"finishReason"' in data or b'"error"' in data or b'"blockReason"' in data:
+        # `find`, not `in`: on bytes the latter first tries the operand as a number.
+        find = data.find
+        if find(b'"finishReason"') >= 0 or find(b'"error"') >= 0 or find(b'"blockReason"') >= 0:
             return False
-        if b'"usageMetadata"' in data:
+        if find(b'"usageMetadata"') >= 0:
             self._latest = data
         self._deltas += data.count(b"\r\n\r\n") or data.count(b"\n\n") or 1
         self._text += len(data)

@@ -5,6 +5,8 @@ metered whichever provider's shape it has. A bare `{"input_tokens": 13}` (count_
 responses/input_tokens) is an answer to a question, not usage, and is left alone.
 """
 
+import re
+
 import msgspec
 
 from gateway.wire import anthropic_messages, gemini, lenient, openai_chat, sse
@@ -13,7 +15,9 @@ from gateway.wire.neutral import Usage
 from gateway.wire.tap import SAMPLES, Answer, JsonTap, SseTap
 
 _ENDINGS = (".completed", ".done", ".failed", ".incomplete", "message_stop")
-_PARTS = (b'"usage"', b'"usageMetadata"', b'"error"')
+_MATTERS = re.compile(
+    rb'"usage(?:Metadata)?"|"error"|\[DONE\]|message_stop|\.(?:completed|done|failed|incomplete)"'
+)
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -67,9 +71,7 @@ class NativeStreamTap(SseTap):
     __slots__ = ()
 
     def _quiet(self, data: bytes) -> bool:
-        if b"[DONE]" in data or any(part in data for part in _PARTS):
-            return False
-        if any(ending.encode() in data for ending in _ENDINGS):
+        if _MATTERS.search(data):
             return False
         self._text += len(data)
         return True

@@ -14,7 +14,7 @@ from gateway.wire.neutral import Usage
 from gateway.wire.tap import SAMPLES, Answer, JsonTap, SseTap
 
 _DONE = b"[DONE]"
-_TERMINAL_BYTES_MAX = 64
+_OPENS_OBJECT = (b"data: {", b"data:{")
 _USAGE_KEY = b'"usage"'
 _NULLS = (b":null", b": null")
 
@@ -172,7 +172,8 @@ class ChatStreamTap(SseTap):
         self._finished = False
 
     def _quiet(self, data: bytes) -> bool:
-        if b'"error"' in data:
+        # `find`, not `in`: on bytes the latter first tries the operand as a number.
+        if data.find(b'"error"') >= 0:
             return False
         at = data.find(_USAGE_KEY)
         while at >= 0:
@@ -180,14 +181,14 @@ class ChatStreamTap(SseTap):
             if not data.startswith(_NULLS, at):
                 return False
             at = data.find(_USAGE_KEY, at)
-        events = data.count(b"\n\n")
-        if events == 1:
-            # One event as long as this is not the terminal one: no need to search it.
-            if len(data) < _TERMINAL_BYTES_MAX:
+        events = 1
+        if data.find(b"\n") < len(data) - 2:
+            events = data.count(b"\n\n") or 1
+            if data.find(_DONE) >= 0:
                 return False
-        elif _DONE in data:
-            return False
-        self._deltas += events or 1
+        elif not data.startswith(_OPENS_OBJECT):
+            return False  # one line that opens an object is no [DONE], and need not be searched
+        self._deltas += events
         self._text += len(data)
         return True
 
