@@ -57,7 +57,7 @@ FULL = Plan(
 )
 QUICK = Plan(
     rounds=2,
-    budget_s=50,
+    budget_s=56,
     small_s=0.8,
     large_s=0.5,
     open_s=0.7,

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import itertools
 import os
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -174,6 +175,24 @@ def test_every_kind_of_load_on_the_naive_proxy_ends_without_errors(
     # 20 streams, 20 chunks a second each, half a second; the window's edges may cut.
     assert 160 <= streams.chunks <= 260
     assert streams.rss_idle_bytes is not None
+
+
+def test_the_gateway_is_measured_with_metered_calls_and_loses_none(
+    folder: Path, upstream: Running
+) -> None:
+    loader = Loader(CORES.load, upstream, folder)
+    with targets.gateway(CORES.proxy, folder, upstream.port) as gateway:
+        closed = loader.load(gateway, "closed", ClosedResult, seconds=0.3, connections=4)
+        streams = loader.load(
+            gateway, "streams", StreamsResult, streams=10, open_seconds=0.1, seconds=0.2
+        )
+        counted = targets.get(gateway.port, "/metrics")[1].decode()
+    assert closed.errors == streams.errors == {}
+    requests = re.search(r'^gateway_requests_total{.*status="200"} (\S+)$', counted, re.MULTILINE)
+    assert requests is not None
+    # The two metered calls of the start, the streams, and at least the requests in the window.
+    assert float(requests[1]) >= 2 + 10 + closed.requests
+    assert not list(folder.glob("gateway-*"))
 
 
 def test_a_load_without_a_proxy_reads_no_proxy(folder: Path, upstream: Running) -> None:
