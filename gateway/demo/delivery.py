@@ -7,6 +7,7 @@ caller has left, and ends early when `closing` is set (the server is stopping). 
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ from gateway.demo.switches import Framing, Switches
 
 # Without handler cancellation aiohttp tells a waiting handler nothing when its caller leaves.
 _DEPARTURE_POLL_S = 0.1
+
+# Nothing tells when a transport's buffer has emptied without also being told when it fills.
+_FLUSH_POLL_S = 0.01
 
 # Shorter waits are slept in one go; longer ones watch for departure and shutdown.
 _SLEEP_MAX_S = 0.5
@@ -59,7 +63,7 @@ async def deliver(
         await connection.hold()
     await connection.rest(switches.delay)
     if switches.reset or switches.hang:
-        return connection.reset()
+        return await connection.reset()
     if switches.garbage:
         await connection.write(_NOT_HTTP)
         return Sent(502, keep_alive=False)
@@ -95,9 +99,9 @@ async def _send(connection: "_Connection", reply: Reply, switches: Switches) -> 
             wait = switches.pace
     if switches.stall is not None:
         await connection.hold()
-        return connection.reset()
+        return await connection.reset()
     if switches.cut is not None:
-        return connection.reset()
+        return await connection.reset()
     if framing == "chunked" and request.method != hdrs.METH_HEAD:
         await connection.write(b"0\r\n\r\n")
     return Sent(reply.status, keep_alive=keep_alive)
@@ -117,9 +121,10 @@ class _Connection:
 
     async def rest(self, wait_ms: int) -> None:
         """Wait; raises `ConnectionError` when the caller leaves or the server stops meanwhile."""
-        if 0 < wait_ms <= _SLEEP_MAX_S * 1000:
+        if wait_ms <= _SLEEP_MAX_S * 1000:
+            # Also for no wait at all: a long stream at full speed must let others have their turn.
             await asyncio.sleep(wait_ms / 1000)
-        elif wait_ms:
+        else:
             try:
                 async with asyncio.timeout(wait_ms / 1000):
                     await self.hold()
@@ -130,14 +135,12 @@ class _Connection:
     async def hold(self) -> None:
         """Keep the connection open, silent, until the caller leaves or the server stops."""
         while not self._gone() and not self._closing.is_set():
-            try:
-                async with asyncio.timeout(_DEPARTURE_POLL_S):
-                    await self._closing.wait()
-            except TimeoutError:
-                continue
+            await self._tick(_DEPARTURE_POLL_S)
 
-    def reset(self) -> Sent:
-        """End the TCP connection with a reset, what was written before still arriving."""
+    async def reset(self) -> Sent:
+        """End the TCP connection with a reset, after what was written before has left."""
+        while not self._gone() and self._unsent() and not self._closing.is_set():
+            await self._tick(_FLUSH_POLL_S)
         transport = self.request.transport
         if transport is not None:
             sock = transport.get_extra_info("socket")
@@ -146,6 +149,15 @@ class _Connection:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
         return Sent(499, keep_alive=False)
+
+    async def _tick(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+
+    def _unsent(self) -> bool:
+        transport = self.request.transport
+        return transport is not None and transport.get_write_buffer_size() > 0
 
     def _gone(self) -> bool:
         transport = self.request.transport

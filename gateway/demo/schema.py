@@ -2,19 +2,25 @@
 
 What the demo calls a tool with, and what it answers where a schema is asked for. Understands the
 parts of JSON Schema that tool definitions use (types, enum, const, required, references, unions,
-bounds, common formats) and Gemini's spelling of them (upper-case types, `nullable`). Pure; used by
-the demo alone.
+bounds, common formats) and Gemini's spelling of them (upper-case types, `nullable`). Contract: the
+value is made in bounded time and memory, whatever the schema. Pure; used by the demo alone.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-# A schema that refers to itself without an end would never stop.
-_DEPTH_MAX = 24
+DEPTH_MAX = 24
+"""A schema that refers to itself without an end would never stop."""
 
-# A hostile minItems must not fill the memory.
-_REPEAT_MAX = 64
+VALUES_MAX = 2000
+"""One that refers to itself twice would double at each step."""
+
+# From this depth on what may be empty is empty; what may be null, from half of it.
+_SHALLOW = 8
+
+# A hostile minItems or minLength must not fill the memory.
+_ITEMS_MAX = 64
+_CHARACTERS_MAX = 4096
 
 _FORMATS = {
     "date-time": "2026-01-02T03:04:05Z",
@@ -29,77 +35,118 @@ _FORMATS = {
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
 
+Schema = dict[str, Any]
+
 
 def sample(schema: Any) -> Any:
-    """A value that satisfies `schema`: required properties, or all where none is required."""
+    """A value that satisfies `schema`: its required properties, or all where none is required."""
     root = schema if isinstance(schema, dict) else {}
-    return _sample(root, root, "value", 0)
+    return _Sampler(root).value(root, "value", 0)
 
 
-def _sample(schema: Any, root: dict[str, Any], name: str, depth: int) -> Any:
-    if not isinstance(schema, dict) or depth > _DEPTH_MAX:
-        return None
-    schema = _resolve(schema, root)
-    if "const" in schema:
-        return schema["const"]
-    if isinstance(schema.get("enum"), list) and schema["enum"]:
-        return schema["enum"][0]
-    for word in ("anyOf", "oneOf"):
-        options = schema.get(word)
-        if isinstance(options, list) and options:
-            return _sample(_simplest(options, root), root, name, depth + 1)
-    parts = schema.get("allOf")
-    if isinstance(parts, list) and parts:
-        return _sample(_merged(schema, parts, root), root, name, depth + 1)
-    maker = _MAKERS.get(_type_of(schema))
-    return maker(schema, root, name, depth) if maker else None
+class _Sampler:
+    def __init__(self, root: Schema) -> None:
+        self._root = root
+        self._left = VALUES_MAX
+
+    def value(self, schema: Any, name: str, depth: int) -> Any:
+        self._left -= 1
+        if not isinstance(schema, dict) or depth > DEPTH_MAX or self._left < 0:
+            return None
+        schema = self._resolve(schema)
+        if "const" in schema:
+            return schema["const"]
+        if isinstance(schema.get("enum"), list) and schema["enum"]:
+            return schema["enum"][0]
+        for word in ("anyOf", "oneOf"):
+            options = schema.get(word)
+            if isinstance(options, list) and options:
+                return self.value(self._option(options, depth), name, depth + 1)
+        parts = schema.get("allOf")
+        if isinstance(parts, list) and parts:
+            return self.value(self._merged(schema, parts), name, depth + 1)
+        return self._typed(schema, name, depth)
+
+    def _typed(self, schema: Schema, name: str, depth: int) -> Any:
+        match _type_of(schema, depth):
+            case "object":
+                return self._object(schema, depth)
+            case "array":
+                return self._array(schema, name, depth)
+            case "string":
+                return _string(schema, name)
+            case "integer":
+                return int(_bounded(schema, whole=True))
+            case "number":
+                value = _bounded(schema, whole=False)
+                return int(value) if value.is_integer() else value
+            case "boolean":
+                return True
+            case _:
+                return None
+
+    def _object(self, schema: Schema, depth: int) -> Schema:
+        properties = schema.get("properties")
+        properties = properties if isinstance(properties, dict) else {}
+        given = schema.get("required")
+        required = [key for key in given if isinstance(key, str)] if isinstance(given, list) else []
+        wanted = required or ([] if depth > _SHALLOW else list(properties))
+        return {key: self.value(properties.get(key, {}), key, depth + 1) for key in wanted}
+
+    def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
+        fixed = schema.get("prefixItems")
+        if isinstance(fixed, list):
+            return [self.value(item, name, depth + 1) for item in fixed[:_ITEMS_MAX]]
+        # One item where it may be, for an empty list says little.
+        wanted = _whole(schema.get("minItems"), 1 if depth < _SHALLOW else 0)
+        wanted = min(wanted, _whole(schema.get("maxItems"), _ITEMS_MAX), _ITEMS_MAX)
+        items = schema.get("items", {"type": "string"})
+        return [self.value(items, name, depth + 1) for _ in range(wanted)]
+
+    def _resolve(self, schema: Schema) -> Schema:
+        for _ in range(DEPTH_MAX):
+            reference = schema.get("$ref")
+            if not isinstance(reference, str) or not reference.startswith("#"):
+                return schema
+            target: Any = self._root
+            for step in reference.lstrip("#").strip("/").split("/"):
+                if step:
+                    key = step.replace("~1", "/").replace("~0", "~")
+                    target = target.get(key) if isinstance(target, dict) else None
+            if not isinstance(target, dict):
+                return {}
+            schema = target
+        return {}
+
+    def _option(self, options: list[Any], depth: int) -> Any:
+        """The first option that is not null and not a reference; deep down null, if it may be."""
+        known = [option for option in options if isinstance(option, dict)]
+        nulls = [option for option in known if _type_of(self._resolve(option), 0) == "null"]
+        if nulls and depth > _SHALLOW // 2:
+            return nulls[0]
+        real = [option for option in known if option not in nulls]
+        plain = [option for option in real if "$ref" not in option]
+        return next(iter(plain or real or nulls), None)
+
+    def _merged(self, schema: Schema, parts: list[Any]) -> Schema:
+        merged = {key: value for key, value in schema.items() if key != "allOf"}
+        for part in parts:
+            for key, value in self._resolve(part).items() if isinstance(part, dict) else ():
+                held = merged.get(key)
+                if isinstance(value, dict) and isinstance(held, dict):
+                    merged[key] = {**held, **value}
+                elif isinstance(value, list) and isinstance(held, list):
+                    merged[key] = [*held, *value]
+                else:
+                    merged.setdefault(key, value)
+        return merged
 
 
-def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
-    for _ in range(_DEPTH_MAX):
-        reference = schema.get("$ref")
-        if not isinstance(reference, str) or not reference.startswith("#"):
-            return schema
-        target: Any = root
-        for step in reference.lstrip("#").strip("/").split("/"):
-            if step:
-                key = step.replace("~1", "/").replace("~0", "~")
-                target = target.get(key) if isinstance(target, dict) else None
-        if not isinstance(target, dict):
-            return {}
-        schema = target
-    return {}
-
-
-def _simplest(options: list[Any], root: dict[str, Any]) -> Any:
-    """The first option that is not null and not a reference, so that recursion ends."""
-    real = [
-        option
-        for option in options
-        if isinstance(option, dict) and _type_of(_resolve(option, root)) != "null"
-    ]
-    plain = [option for option in real if "$ref" not in option]
-    return (plain or real or options)[0]
-
-
-def _merged(schema: dict[str, Any], parts: list[Any], root: dict[str, Any]) -> dict[str, Any]:
-    merged = {key: value for key, value in schema.items() if key != "allOf"}
-    for part in parts:
-        if not isinstance(part, dict):
-            continue
-        for key, value in _resolve(part, root).items():
-            if key == "properties" and isinstance(value, dict):
-                merged[key] = {**merged.get(key, {}), **value}
-            elif key == "required" and isinstance(value, list):
-                merged[key] = [*merged.get(key, []), *value]
-            else:
-                merged.setdefault(key, value)
-    return merged
-
-
-def _type_of(schema: dict[str, Any]) -> str:
+def _type_of(schema: Schema, depth: int) -> str:
     kind = schema.get("type")
     if isinstance(kind, list):
+        if depth > _SHALLOW // 2 and "null" in kind:
+            return "null"
         kind = next((one for one in kind if one != "null"), "null")
     if isinstance(kind, str):
         return kind.lower()
@@ -108,84 +155,46 @@ def _type_of(schema: dict[str, Any]) -> str:
     return "array" if "items" in schema else "string"
 
 
-def _object(schema: dict[str, Any], root: dict[str, Any], name: str, depth: int) -> Any:
-    properties = schema.get("properties")
-    properties = properties if isinstance(properties, dict) else {}
-    required = [key for key in schema.get("required") or [] if isinstance(key, str)]
-    wanted = required or ([] if depth > _DEPTH_MAX // 2 else list(properties))
-    return {key: _sample(properties.get(key, {}), root, key, depth + 1) for key in wanted}
-
-
-def _array(schema: dict[str, Any], root: dict[str, Any], name: str, depth: int) -> Any:
-    fixed = schema.get("prefixItems")
-    if isinstance(fixed, list):
-        return [_sample(item, root, name, depth + 1) for item in fixed[:_REPEAT_MAX]]
-    least = _whole(schema.get("minItems"))
-    # One item where it may be: an empty list says little. Deep down none, so that recursion ends.
-    wanted = least if least is not None else (1 if depth < _DEPTH_MAX // 2 else 0)
-    most = _whole(schema.get("maxItems"))
-    wanted = wanted if most is None else min(wanted, most)
-    items = schema.get("items", {"type": "string"})
-    return [_sample(items, root, name, depth + 1) for _ in range(min(wanted, _REPEAT_MAX))]
-
-
-def _string(schema: dict[str, Any], root: dict[str, Any], name: str, depth: int) -> Any:
+def _string(schema: Schema, name: str) -> str:
     known = _FORMATS.get(str(schema.get("format", "")))
     if known is not None:
         return known
-    text = f"demo {name}"
-    least = _whole(schema.get("minLength"))
-    if least is not None:
-        text = text.ljust(min(least, 4096), "x")
-    most = _whole(schema.get("maxLength"))
-    return text if most is None else text[:most]
+    text = f"demo {name}".ljust(min(_whole(schema.get("minLength"), 0), _CHARACTERS_MAX), "x")
+    return text[: _whole(schema.get("maxLength"), _CHARACTERS_MAX)]
 
 
-def _integer(schema: dict[str, Any], root: dict[str, Any], name: str, depth: int) -> Any:
-    return int(_bounded(schema, whole=True))
-
-
-def _number(schema: dict[str, Any], root: dict[str, Any], name: str, depth: int) -> Any:
-    value = _bounded(schema, whole=False)
-    return int(value) if float(value).is_integer() else value
-
-
-def _bounded(schema: dict[str, Any], *, whole: bool) -> float:
+def _bounded(schema: Schema, *, whole: bool) -> float:
+    """1, moved into the bounds and to a multiple where these are asked for."""
     step = 1.0 if whole else 0.5
-    low, high = _real(schema.get("minimum")), _real(schema.get("maximum"))
-    above, below = _real(schema.get("exclusiveMinimum")), _real(schema.get("exclusiveMaximum"))
-    if above is not None:
-        low = max(above + step, -math.inf if low is None else low)
-    if below is not None:
-        high = min(below - step, math.inf if high is None else high)
-    value = 1.0
-    if low is not None:
-        value = max(value, math.ceil(low) if whole else low)
-    if high is not None:
-        value = min(value, math.floor(high) if whole else high)
-    multiple = _real(schema.get("multipleOf"))
-    if multiple:
+    low = max(_real(schema.get("minimum"), -math.inf), _above(schema, whole, step))
+    high = min(_real(schema.get("maximum"), math.inf), _below(schema, whole, step))
+    value = min(max(1.0, low), high)
+    if whole and not value.is_integer():
+        value = float(math.ceil(value)) if value == low else float(math.floor(value))
+    multiple = _real(schema.get("multipleOf"), 0.0)
+    if multiple > 1e-9:
         value = math.ceil(value / multiple) * multiple
+    return value if math.isfinite(value) else 1.0
+
+
+def _above(schema: Schema, whole: bool, step: float) -> float:
+    bound = _real(schema.get("exclusiveMinimum"), -math.inf)
+    return math.floor(bound) + 1.0 if whole and math.isfinite(bound) else bound + step
+
+
+def _below(schema: Schema, whole: bool, step: float) -> float:
+    bound = _real(schema.get("exclusiveMaximum"), math.inf)
+    return math.ceil(bound) - 1.0 if whole and math.isfinite(bound) else bound - step
+
+
+def _real(value: Any, default: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return default
+    # Beyond this a bound is a fault or a trap; floats lose whole numbers there anyway.
+    return float(value) if abs(value) <= 2**53 else default
+
+
+def _whole(value: Any, default: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        return default
     return value
-
-
-def _real(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _boolean(schema: dict[str, Any], root: dict[str, Any], name: str, depth: int) -> Any:
-    return True
-
-
-_MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any], str, int], Any]] = {
-    "object": _object,
-    "array": _array,
-    "string": _string,
-    "integer": _integer,
-    "number": _number,
-    "boolean": _boolean,
-}
