@@ -162,6 +162,7 @@ def _connect(path: str) -> sqlite3.Connection:
             # Else INSERT OR REPLACE would delete without asking the append-only triggers.
             "recursive_triggers = ON",
             "trusted_schema = OFF",
+            "temp_store = MEMORY",
             # The writer checkpoints itself, after it has told the waiters of a commit.
             "wal_autocheckpoint = 0",
             "journal_size_limit = 67108864",
