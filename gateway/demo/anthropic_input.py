@@ -196,12 +196,12 @@ def _blocks(content: Any, path: str) -> list[Body]:
 
 
 def _check_answered(blocks: list[Body], open_calls: set[str], path: str) -> None:
-    answered = {block.get("tool_use_id") for block in blocks if block["type"] == "tool_result"}
+    answered = {str(block.get("tool_use_id")) for block in blocks if block["type"] == "tool_result"}
     forgotten = sorted(open_calls - answered)
     if forgotten:
         message = "`tool_use` ids were found without `tool_result` blocks immediately after: "
         raise fault(path, message + ", ".join(forgotten))
-    unasked = sorted(str(name) for name in answered - open_calls)
+    unasked = sorted(answered - open_calls)
     if unasked:
         message = "unexpected `tool_use_id` found in `tool_result` blocks: "
         raise fault(f"{path}.content", message + ", ".join(unasked))
@@ -264,13 +264,13 @@ def _read_choice(body: Body, tools: list[Tool]) -> tuple[Choice, tuple[str, ...]
     if not body.get("tools"):
         raise Refusal(400, "tool_choice may only be specified while providing tools.")
     parallel = not choice.get("disable_parallel_tool_use", False)
-    kind = choice.get("type")
+    kind = str(choice.get("type"))
     if kind == "tool":
         name = choice.get("name")
         if name not in [tool.name for tool in tools]:
             raise fault("tool_choice.tool.name", f"Tool '{name}' not found in provided tools")
         return "required", (str(name),), parallel
-    kinds: dict[Any, Choice] = {"auto": "auto", "any": "required", "none": "none"}
+    kinds: dict[str, Choice] = {"auto": "auto", "any": "required", "none": "none"}
     if kind not in kinds:
         message = f"Input tag '{kind}' found does not match any of the expected tags: "
         raise fault("tool_choice", message + "'auto', 'any', 'tool', 'none'")

@@ -190,8 +190,8 @@ def _read_tools(body: Body, prompt: _Prompt) -> list[Tool]:
         if not isinstance(entry, dict):
             raise invalid("Invalid value at 'tools': an object is expected.", "tools")
         # Tools that the provider runs itself are accepted and never used.
-        for function in camel(entry).get("functionDeclarations") or []:
-            function = camel(function)
+        for given_function in _items(camel(entry), "functionDeclarations"):
+            function = camel(given_function) if isinstance(given_function, dict) else {}
             if not isinstance(function.get("name"), str):
                 field = "tools[0].function_declarations[0].name"
                 raise invalid(f"* GenerateContentRequest.{field}: Invalid function name.\n")
@@ -203,15 +203,15 @@ def _read_tools(body: Body, prompt: _Prompt) -> list[Tool]:
 
 def _read_choice(body: Body) -> tuple[Choice, tuple[str, ...]]:
     config = section(section(body, "toolConfig"), "functionCallingConfig")
-    mode = config.get("mode") or "AUTO"
-    modes: dict[Any, Choice] = {
+    mode = str(config.get("mode") or "AUTO")
+    modes: dict[str, Choice] = {
         "MODE_UNSPECIFIED": "auto", "AUTO": "auto", "VALIDATED": "auto",
         "ANY": "required", "NONE": "none",
     }  # fmt: skip
     if mode not in modes:
         field = "tool_config.function_calling_config.mode"
         raise invalid(f"Invalid value at '{field}' (TYPE_ENUM), \"{mode}\"", field)
-    return modes[mode], tuple(str(name) for name in config.get("allowedFunctionNames") or [])
+    return modes[mode], tuple(str(name) for name in _items(config, "allowedFunctionNames"))
 
 
 def _read_thinking(config: Body) -> tuple[int, bool]:
@@ -261,6 +261,15 @@ def _read_stops(config: Body) -> tuple[str, ...]:
         message = "* GenerateContentRequest.generation_config.stop_sequences: at most 5 allowed\n"
         raise invalid(message)
     return tuple(stops)
+
+
+def _items(holder: Body, name: str) -> list[Any]:
+    value = holder.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise invalid(f"Invalid value at '{name}': a list is expected.", name)
+    return value
 
 
 def _whole(config: Body, name: str, low: int, high: int) -> int | None:

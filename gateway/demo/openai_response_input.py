@@ -146,7 +146,7 @@ def _read_tools(body: Body) -> list[tuple[Tool, list[str]]]:
 
 def _function_choice(body: Body) -> Any:
     choice = body.get("tool_choice")
-    served = isinstance(choice, dict) and choice.get("type") not in {"function", "allowed_tools"}
+    served = isinstance(choice, dict) and choice.get("type") not in ("function", "allowed_tools")
     return "auto" if served else choice
 
 

@@ -163,7 +163,7 @@ def effort_tokens(effort: Any, param: str) -> int:
     """How long the demo thinks for a reasoning effort (None: not at all)."""
     if effort is None:
         return 0
-    if effort not in EFFORT_TOKENS:
+    if not isinstance(effort, str) or effort not in EFFORT_TOKENS:
         known = ", ".join(f"'{name}'" for name in EFFORT_TOKENS)
         raise invalid_value(param, f"Invalid value: '{effort}'. Supported values are: {known}.")
     return EFFORT_TOKENS[effort]
@@ -183,7 +183,7 @@ def part_tokens(part: Any, param: str) -> tuple[str, list[str]]:
     """The text (empty for media) and the tokens of one content part, of chat or responses."""
     if not isinstance(part, dict):
         raise wrong_type(param, "an object", part)
-    kind = part.get("type")
+    kind = str(part.get("type"))
     if kind in {"text", "input_text", "output_text", "summary_text"}:
         text = part.get("text")
         if not isinstance(text, str):
@@ -231,8 +231,9 @@ def read_choice(choice: Any, names: list[str]) -> tuple[Choice, tuple[str, ...]]
         return "required", ()
     if isinstance(choice, dict):
         if choice.get("type") == "allowed_tools":
-            allowed = choice.get("allowed_tools", choice)
-            listed = tuple(_tool_name(tool) for tool in allowed.get("tools", []))
+            nested = choice.get("allowed_tools")
+            allowed = nested if isinstance(nested, dict) else choice
+            listed = tuple(_tool_name(tool) for tool in get_list(allowed, "tools"))
             mode: Choice = "required" if allowed.get("mode") == "required" else "auto"
             return mode, listed
         name = _tool_name(choice)

@@ -1,7 +1,6 @@
 """Each switch seen working: on the wire for what breaks it, in every format for what it says."""
 
 import time
-from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -99,7 +98,7 @@ async def test_delay_holds_the_head_back_and_first_only_the_first_event() -> Non
     async with provider() as demo:
         url = f"http://127.0.0.1:{demo.port}/v1/chat/completions"
         headers = {"authorization": "Bearer any"}
-        for model, head_late in (("demo+delay=150+first=0", True), ("demo+first=150", False)):
+        for model, head_late in (("demo+delay=400+first=0", True), ("demo+first=400", False)):
             began = time.monotonic()
             body = CHAT.body(f"{model}+pace=0+tokens=3", "x", True)
             async with demo.session.post(url, json=body, headers=headers) as answer:
@@ -107,21 +106,18 @@ async def test_delay_holds_the_head_back_and_first_only_the_first_event() -> Non
                 await answer.content.readany()
                 first_s = time.monotonic() - began
                 await answer.read()
-            assert (head_s >= 0.15) == head_late
-            assert first_s >= 0.15
+            assert (head_s >= 0.4) == head_late
+            assert first_s >= 0.4
 
 
 async def test_pace_spaces_the_events_of_a_stream() -> None:
     async with provider() as demo:
-        url = f"http://127.0.0.1:{demo.port}/v1/chat/completions"
+        began = time.monotonic()
         body = CHAT.body("demo+first=0+pace=30+tokens=4", "x", True)
-        headers = {"authorization": "Bearer any"}
-        async with demo.session.post(url, json=body, headers=headers) as answer:
-            arrivals = [time.monotonic() async for _ in answer.content.iter_any()]
-        # A role, four tokens, a finish, usage and the terminal, each in its own write.
-        assert len(arrivals) == 8
-        gaps = [after - before for before, after in pairwise(arrivals)]
-        assert sum(gaps) >= 7 * 0.03 * 0.9
+        answer = await demo.post("/v1/chat/completions", body)
+        # A role, four tokens, a finish, usage and the terminal, with a pause between each.
+        assert answer.body.count(b"data: ") == 8
+        assert time.monotonic() - began >= 7 * 0.03
 
 
 @in_every_format
