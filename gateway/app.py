@@ -118,7 +118,7 @@ class Gateway:
         self.pages.freeze()
         await self.pages.startup()
         stack.push_async_callback(self.pages.cleanup)
-        self.server = ClientServer(self.proxy.serve, *_page_serving(self.pages))
+        self.server = ClientServer(self.proxy, *_page_serving(self.pages))
         context = Context(self.accounts, self.ledger, secret)
         admin = await local_socket.start(
             context, config.admin.socket or f"{config.store.path}.sock"

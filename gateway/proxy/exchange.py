@@ -66,7 +66,7 @@ class Exchange:
         "ticket",
         "uploading",
         "upstream_request_id",
-        "verdict",
+        "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -87,7 +87,8 @@ class Exchange:
         self.attempts: list[Attempt] = []
         self.target: Target | None = None
         self.connection: UpstreamConnection | None = None
-        self.verdict: asyncio.Future[Verdict] | None = None
+        self.watcher: Callable[[Verdict], None] | None = None
+        """Told how an attempt ended, or that the client has everything."""
         self.more = False
         self.secret = caller.secret
         """The provider key in use, so that nothing that quotes it goes out."""
@@ -127,15 +128,23 @@ class Exchange:
         self.more = more
         self._attempt_at = self.services.time()
         self.first_byte_at = 0.0
-        self.verdict = self.services.loop.create_future()
 
-    def send(self, connection: UpstreamConnection, data: bytes, body: bytes) -> None:
+    def verdict(self) -> asyncio.Future[Verdict]:
+        """A future of how the attempt that runs will end."""
+        future: asyncio.Future[Verdict] = self.services.loop.create_future()
+
+        def tell(verdict: Verdict) -> None:
+            if not future.done():
+                future.set_result(verdict)
+
+        self.watcher = tell
+        return future
+
+    def send(self, connection: UpstreamConnection, data: bytes) -> None:
         """Hand the request to a connection; the answer comes back through `head` and relays."""
         self.connection = connection
         self.sent_at = self.services.time()
         connection.send(self, data, bodyless=self.bodyless)
-        if body:
-            connection.write(body)
 
     def refuse(self, error: GatewayError) -> None:
         """Answer with an error of the gateway, receipted."""
@@ -400,8 +409,8 @@ class Exchange:
     # -- inside --------------------------------------------------------------------------------
 
     def _resolve(self, verdict: Verdict) -> None:
-        if self.verdict is not None and not self.verdict.done():
-            self.verdict.set_result(verdict)
+        if self.watcher is not None:
+            self.watcher(verdict)
 
     def _drop_connection(self) -> None:
         if self.connection is not None:

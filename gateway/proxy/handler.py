@@ -23,7 +23,7 @@ from gateway.metrics import Metrics
 from gateway.proxy import content, endpoints, errors, headers
 from gateway.proxy.connection import Broken, UpstreamConnection
 from gateway.proxy.endpoints import Endpoint
-from gateway.proxy.exchange import Exchange
+from gateway.proxy.exchange import Exchange, Verdict
 from gateway.proxy.headers import Inbound
 from gateway.proxy.providers import Provider
 from gateway.proxy.routing import Route, Router, Target
@@ -147,6 +147,7 @@ class Proxy:
     def __init__(self, services: Services) -> None:
         self.services = services
         self._paths: dict[tuple[str, bool, bool], Endpoint | None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, down: Downstream) -> None:
         """Serve one request; every failure is answered, in the caller's format."""
@@ -180,6 +181,70 @@ class Proxy:
         except asyncio.CancelledError:
             exchange.client_gone()
             raise
+
+    def begin(self, down: Downstream, done: Callable[[], None]) -> bool:
+        """Serve the common request without a task; False, and nothing done, for any other.
+
+        Common: a POST to a metered endpoint whose body is here, well-formed, from a caller who is
+        admitted, to a target with an idle connection. `done` is called when the client has
+        everything. Two futures and two task switches less, a tenth of a request's CPU.
+        """
+        services = self.services
+        if down.method != "POST" or services.draining or not services.ledger.writable:
+            return False
+        inbound = headers.read(down.headers)
+        notes = inbound.notes
+        if b"expect" in notes or b"content-encoding" in notes or "key=" in down.query:
+            return False
+        endpoint = self._endpoint(down.path, down.query, b"anthropic-version" in notes)
+        if endpoint is None or not endpoint.metered:
+            return False
+        try:
+            caller = self.identify(inbound, self.cors(inbound))
+            body = down.body_now(services.config.server.max_body_bytes)
+            seen = envelope.peek(body, endpoint.format)
+            model = endpoint.model or seen.model
+            if model is None or seen.previous_response_id is not None:
+                return False
+            route = self._route(endpoint, caller, model)
+        except GatewayError:
+            return False  # the other way tells it
+        target = route.targets[0]
+        connection = services.upstreams.pool(target.base.origin).take()
+        if connection is None:
+            return False
+        exchange = Exchange(services, down, endpoint, caller)
+        down.gone = exchange.client_gone
+        exchange.open(model, stream=seen.stream or endpoint.streams, size=len(body))
+        plan = Plan(route, body, seen, inbound, down.query)
+        exchange.attempt(target, more=len(route.targets) > 1)
+        exchange.connect_s = 0.0
+
+        def watch(verdict: Verdict) -> None:
+            if verdict == "done":
+                done()
+            else:
+                self._resume(exchange, plan, verdict, done)
+
+        exchange.watcher = watch
+        exchange.send(connection, self._request(exchange, plan, target))
+        return True
+
+    def _resume(
+        self, exchange: Exchange, plan: Plan, verdict: Verdict, done: Callable[[], None]
+    ) -> None:
+        """Go on in a task where the first attempt of `begin` was not enough."""
+
+        async def go_on() -> None:
+            if verdict == "again":
+                await self._send(exchange, plan, 0, fresh=True)
+            else:
+                await self._send(exchange, plan, 1)
+            done()
+
+        task = self.services.loop.create_task(go_on())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _exchange(self, exchange: Exchange, inbound: Inbound, query: str) -> None:
         down = exchange.down
@@ -268,11 +333,11 @@ class Proxy:
             return await self._plan_native(exchange, inbound, query, body)
         if seen.previous_response_id is not None:
             await self._check_state(exchange, seen.previous_response_id)
-        route = self._route(exchange, model)
+        route = self._route(endpoint, exchange.caller, model)
         return Plan(route, body, seen, inbound, query)
 
-    def _route(self, exchange: Exchange, model: str) -> Route:
-        endpoint, key = exchange.endpoint, exchange.caller.key
+    def _route(self, endpoint: Endpoint, caller: Caller, model: str) -> Route:
+        key = caller.key
         router = self.services.router
         if key is None:
             return router.own(model, endpoint.family, endpoint.provider)
@@ -329,24 +394,27 @@ class Proxy:
 
     # -- sending -------------------------------------------------------------------------------
 
-    async def _send(self, exchange: Exchange, plan: Plan) -> None:
+    async def _send(
+        self, exchange: Exchange, plan: Plan, first: int = 0, *, fresh: bool = False
+    ) -> None:
+        """Try targets from the `first` on until the client is answered."""
         targets = plan.route.targets
         last = len(targets) - 1
-        for index, target in enumerate(targets):
-            data, body = self._request(exchange, plan, target)
-            fresh = False
+        for index, target in enumerate(targets[first:], first):
+            data = self._request(exchange, plan, target)
             while True:
                 exchange.attempt(target, more=index < last)
+                verdict_to_come = exchange.verdict()
                 connection = await self._connection(exchange, target, fresh=fresh)
                 if connection is not None:
-                    exchange.send(connection, data, body)
-                assert exchange.verdict is not None
-                verdict = await exchange.verdict
+                    exchange.send(connection, data)
+                verdict = await verdict_to_come
                 if verdict != "again":
                     break
                 fresh = True
             if verdict == "done":
                 return
+            fresh = False
 
     async def _connection(
         self, exchange: Exchange, target: Target, *, fresh: bool
@@ -367,8 +435,8 @@ class Proxy:
             exchange.connect_s = services.time() - begun
         return connection
 
-    def _request(self, exchange: Exchange, plan: Plan, target: Target) -> tuple[bytes, bytes]:
-        """The head and the body as this target gets them."""
+    def _request(self, exchange: Exchange, plan: Plan, target: Target) -> bytes:
+        """The request as this target gets it, head and body in one piece for one write."""
         body, seen = plan.body, plan.envelope
         endpoint = exchange.endpoint
         if seen is not None:
@@ -387,7 +455,7 @@ class Proxy:
         length = b""
         if body or exchange.down.method not in _BODYLESS_METHODS:
             length = b"Content-Length: %d\r\n" % len(body)
-        return self._head(exchange, plan, target, length), body
+        return self._head(exchange, plan, target, length) + body
 
     def _head(self, exchange: Exchange, plan: Plan, target: Target, framing: bytes) -> bytes:
         endpoint, caller, inbound = exchange.endpoint, exchange.caller, plan.inbound
@@ -437,7 +505,7 @@ class Proxy:
         connection = await self._connection(exchange, target, fresh=True)
         if connection is not None:
             connection.request_done = False
-            exchange.send(connection, self._head(exchange, plan, target, framing), b"")
+            exchange.send(connection, self._head(exchange, plan, target, framing))
             await self._pump(exchange, connection, chunked=size is None)
         await _settled(exchange)
 
@@ -503,9 +571,7 @@ class Proxy:
 async def _settled(exchange: Exchange) -> None:
     """Wait until the client has its answer."""
     if exchange in exchange.services.exchanges:
-        if exchange.verdict is None or exchange.verdict.done():
-            exchange.verdict = exchange.services.loop.create_future()
-        await exchange.verdict
+        await exchange.verdict()
 
 
 def _family_of(path: str, inbound: Inbound) -> Family:

@@ -11,13 +11,14 @@ tests/proxy/test_server.py holds what is relied on.
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from aiohttp import web
 from aiohttp.http import HttpVersion10, RawRequestMessage
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from gateway.errors import GatewayError
 
@@ -57,7 +58,7 @@ class Reader(Protocol):
 class Downstream:
     """The client's side of one request."""
 
-    __slots__ = ("_connection", "_payload", "_transport", "headers", "http10", "keep_alive",
+    __slots__ = ("_body", "_connection", "_payload", "gone", "headers", "http10", "keep_alive",
                  "method", "path", "query", "reader")  # fmt: skip
 
     def __init__(
@@ -65,13 +66,15 @@ class Downstream:
     ) -> None:
         self._connection = connection
         self._payload = payload
-        self._transport = connection.transport
+        self._body: bytes | None = None
         self.method: str = message.method
         self.path, _, self.query = message.path.partition("?")
         self.headers: tuple[tuple[bytes, bytes], ...] = message.raw_headers
         self.http10 = message.version == HttpVersion10
         self.keep_alive = not message.should_close
         self.reader: Reader | None = None
+        self.gone: Callable[[], None] | None = None
+        """Called when the client leaves a request that runs without a task."""
 
     @property
     def peer_gone(self) -> bool:
@@ -100,6 +103,15 @@ class Downstream:
         if transport is not None:
             transport.abort()
 
+    def body_now(self, limit: int) -> bytes:
+        """The whole body, where it is here (`body_read`); raises `request_too_large`."""
+        body = self._body
+        if body is None:
+            body = self._body = self._payload.read_nowait(-1)
+        if len(body) > limit:
+            raise too_large(limit)
+        return body
+
     async def body(self, limit: int, seconds: float) -> bytes:
         """The whole body.
 
@@ -108,10 +120,7 @@ class Downstream:
         """
         payload = self._payload
         if payload.is_eof():
-            data = payload.read_nowait(-1)
-            if len(data) > limit:
-                raise too_large(limit)
-            return data
+            return self.body_now(limit)
         pieces: list[bytes] = []
         total = 0
         try:
@@ -150,18 +159,28 @@ def head(status: int, lines: bytes) -> bytes:
     return b"HTTP/1.1 %d %b\r\n%b" % (status, REASONS.get(status, b"Status"), lines)
 
 
-Proxied = Callable[[Downstream], Awaitable[None]]
+class Proxied(Protocol):
+    """Who serves proxied paths: `handler.Proxy`."""
+
+    def begin(self, down: Downstream, done: Callable[[], None]) -> bool:
+        """Serve without a task and call `done` at the end; False to be asked by `serve`."""
+
+    async def serve(self, down: Downstream) -> None:
+        """Serve any request."""
 
 
 class ClientConnection(RequestHandler):
     """One client connection; see the module docstring."""
 
-    __slots__ = ("downstream", "proxied")
+    __slots__ = ("_busy", "_declined", "downstream", "proxied")
 
     def __init__(self, manager: "ClientServer", **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self.proxied: Proxied = manager.proxied
         self.downstream: Downstream | None = None
+        self._declined: Downstream | None = None
+        self._busy = False
+        """A request runs without a task: `start` must leave the queue alone."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound the write buffer, then go on as aiohttp does."""
@@ -179,6 +198,83 @@ class ClientConnection(RequestHandler):
         super().resume_writing()
         if self.downstream is not None and self.downstream.reader is not None:
             self.downstream.reader.client_resumed()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell a request that runs without a task; aiohttp cancels the others'."""
+        down = self.downstream
+        super().connection_lost(exc)
+        if self._busy and down is not None and down.gone is not None:
+            down.gone()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; begin a complete, common request at once, queue every other for `start`."""
+        if self._force_close or self._close:
+            return
+        if self._payload_parser is not None or self._upgraded or self._parser is None:
+            super().data_received(data)
+            return
+        messages: Sequence[Any]
+        try:
+            messages, upgraded, tail = self._parser.feed_data(data)
+        except HttpProcessingError as exc:
+            error = _ErrInfo(status=400, exc=exc, message=exc.message)
+            messages, upgraded, tail = [(error, EMPTY_PAYLOAD)], False, b""
+        if not messages:
+            return
+        self._request_count += len(messages)
+        waiter = self._waiter
+        idle = waiter is not None and not waiter.done() and not self._busy
+        if idle and len(messages) == 1 and not self._messages and not upgraded:
+            message, payload = messages[0]
+            if payload.is_eof() and self._begin(message, payload):
+                return
+        self._messages.extend(messages)
+        if idle:
+            self._wake()
+        if not self._buffer_paused and len(self._messages) >= self._max_msg_queue_size:
+            self._pause_reading_for_buffer()
+        self._upgraded = upgraded
+        if upgraded and tail:
+            self._message_tail = tail
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _begin(self, message: Any, payload: StreamReader) -> bool:
+        if not isinstance(message, RawRequestMessage) or message.method != "POST":
+            return False
+        if not is_proxied("POST", message.path):
+            return False
+        down = self.downstream = Downstream(self, message, payload)
+        self._busy = True
+        if not self.proxied.begin(down, self._done):
+            self._busy = False
+            self.downstream = None
+            self._declined = down  # it may have read the body already
+            return False
+        if self._parser is not None:
+            self._parser.message_consumed()
+        return True
+
+    def _done(self) -> None:
+        """The request that ran without a task has its answer."""
+        down, self.downstream = self.downstream, None
+        self._busy = False
+        if down is None or self.transport is None:
+            return
+        if not down.keep_alive or self._close or self._force_close:
+            self.force_close()
+            return
+        self._rest()
+        if self._messages:
+            self._wake()
+
+    def _process_keepalive(self) -> None:
+        if self._busy:
+            self._keepalive_handle = None  # `_rest` starts it again
+        else:
+            super()._process_keepalive()
 
     async def start(self) -> None:
         """Serve requests one after another until the connection ends."""
@@ -228,16 +324,20 @@ class ClientConnection(RequestHandler):
         return True
 
     async def _proxy(self, message: RawRequestMessage, payload: StreamReader) -> bool:
-        downstream = self.downstream = Downstream(self, message, payload)
+        downstream, self._declined = self._declined, None
+        if downstream is None:
+            downstream = Downstream(self, message, payload)
+        self.downstream = downstream
         try:
-            await self.proxied(downstream)
+            await self.proxied.serve(downstream)
         except asyncio.CancelledError:
             self.force_close()
             raise
         finally:
             self.downstream = None
             downstream.reader = None
-        return downstream.keep_alive
+        # A declined upgrade leaves the parser set on raw bytes: no further request comes of it.
+        return downstream.keep_alive and not self._upgraded
 
     async def _page(self, message: RawRequestMessage, payload: StreamReader) -> bool:
         """An ordinary request, through aiohttp's own way."""
