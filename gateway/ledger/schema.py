@@ -72,11 +72,13 @@ _FIRST = (
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+Migrations = tuple[tuple[str, ...], ...]
+
+MIGRATIONS: Migrations = (_FIRST,)
 """Version n is `MIGRATIONS[n - 1]`. Append; never edit one that was released."""
 
 
-def open_writer(path: str, key: bytes) -> sqlite3.Connection:
+def open_writer(path: str, key: bytes, migrations: Migrations = MIGRATIONS) -> sqlite3.Connection:
     """The one connection that writes, on the calling thread. The caller holds the store's lock.
 
     Makes the file where there is none; `key` seals a new chain and checks an old one's seal.
@@ -84,13 +86,13 @@ def open_writer(path: str, key: bytes) -> sqlite3.Connection:
     """
     try:
         if not _look_at(path):
-            _create(path, key)
+            _create(path, key, migrations)
         conn = _connect(path)
     except _UNREADABLE as exc:
         raise StoreError(f"{path}: {exc}") from exc
     try:
-        _check(conn, path)
-        _migrate(conn)
+        _check(conn, path, len(migrations))
+        _migrate(conn, migrations)
         _check_head(conn, path, key)
     except BaseException as exc:
         conn.close()
@@ -129,7 +131,7 @@ def _look_at(path: str) -> bool:
     return True
 
 
-def _create(path: str, key: bytes) -> None:
+def _create(path: str, key: bytes, migrations: Migrations) -> None:
     """Make a complete store under another name first: no crash leaves half of one."""
     fresh = f"{path}.new"
     for leftover in (fresh, f"{fresh}-wal", f"{fresh}-shm", f"{fresh}-journal"):
@@ -139,7 +141,7 @@ def _create(path: str, key: bytes) -> None:
     os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     conn = _connect(fresh)
     try:
-        _migrate(conn)
+        _migrate(conn, migrations)
         mac = chain.seal(key, 0, chain.GENESIS)
         conn.execute("INSERT INTO chain VALUES (1, 0, ?, ?)", (chain.GENESIS, mac))
     finally:
@@ -175,15 +177,14 @@ def _connect(path: str) -> sqlite3.Connection:
     return conn
 
 
-def _check(conn: sqlite3.Connection, path: str) -> None:
+def _check(conn: sqlite3.Connection, path: str, known: int) -> None:
     (application,) = conn.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION_ID:
         raise StoreError(f"{path}: a SQLite file, but not a ledger")
     version = _version(conn)
-    if version > len(MIGRATIONS):
+    if version > known:
         raise StoreError(
-            f"{path}: written by a newer gateway (version {version}; this one knows up to"
-            f" {len(MIGRATIONS)})"
+            f"{path}: written by a newer gateway (version {version}; this one knows up to {known})"
         )
     if os.path.getsize(path) <= QUICK_CHECK_BYTES_MAX:
         (verdict,) = conn.execute("PRAGMA quick_check(1)").fetchone()
@@ -196,10 +197,10 @@ def _version(conn: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _migrate(conn: sqlite3.Connection) -> None:
+def _migrate(conn: sqlite3.Connection, migrations: Migrations) -> None:
     (tables,) = conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     version = _version(conn) if tables else 0
-    for number, statements in enumerate(MIGRATIONS[version:], version + 1):
+    for number, statements in enumerate(migrations[version:], version + 1):
         conn.execute("BEGIN IMMEDIATE")
         for statement in statements:
             conn.execute(statement)

@@ -9,7 +9,7 @@ import pytest
 from ledger_building import SECRET, an_entry, an_opening
 
 from gateway.errors import StoreError
-from gateway.ledger import schema, store
+from gateway.ledger import chain, schema, store
 from gateway.ledger.batch import Store
 
 MUTATIONS = 60
@@ -142,17 +142,15 @@ def test_a_damaged_store_is_refused_or_the_damage_is_named(tmp_path: Path) -> No
     assert 0 < refused < MUTATIONS
 
 
-def test_a_migration_that_fails_leaves_the_version_before_it(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_migration_that_fails_leaves_the_version_before_it(path: str) -> None:
     written(path, 1)
-    broken = (*schema.MIGRATIONS, ("CREATE TABLE fresh (a) STRICT",))
-    monkeypatch.setattr(schema, "MIGRATIONS", broken)
-    assert "fresh" in refusal(path)
-    good = (*schema.MIGRATIONS[:-1], ("CREATE TABLE fresh (a INTEGER) STRICT",))
-    monkeypatch.setattr(schema, "MIGRATIONS", good)
-    opened = Store.open(path, SECRET)
-    versions = opened.conn.execute("SELECT version FROM migrations ORDER BY 1").fetchall()
-    assert versions == [(1,), (2,)]
-    assert opened.conn.execute("SELECT count(*) FROM fresh").fetchone() == (0,)
-    opened.close()
+    key = chain.seal_key(SECRET)
+    fails = (*schema.MIGRATIONS, ("CREATE TABLE first (a INTEGER) STRICT", "CREATE TABLE x (a"))
+    with pytest.raises(StoreError, match="incomplete input"):
+        schema.open_writer(path, key, fails)
+    works = (*schema.MIGRATIONS, ("CREATE TABLE first (a INTEGER) STRICT",))
+    conn = schema.open_writer(path, key, works)
+    assert conn.execute("SELECT version FROM migrations ORDER BY 1").fetchall() == [(1,), (2,)]
+    assert conn.execute("SELECT count(*) FROM first").fetchone() == (0,)
+    conn.close()
+    assert "version 2" in refusal(path)
