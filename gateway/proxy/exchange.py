@@ -156,13 +156,14 @@ class Exchange:
         if self._gone:
             return
         self._gone = True
-        relay = self._relay
-        if self.settled or (relay is not None and relay.client_gone()):
-            if self.connection is not None and self.connection.sink is relay is not None:
-                self.connection.abort()
+        relay, connection = self._relay, self.connection
+        # Asked even when settled: a stream past its terminal event waits for its upstream's end.
+        accounted = relay is not None and relay.client_gone()
+        if self.settled or accounted:
+            if connection is not None and connection.sink is relay is not None:
+                connection.abort()
             return
         billing = self.services.config.billing
-        connection = self.connection
         if connection is None or self.uploading or billing.on_disconnect == "cancel":
             self._leave()
             return
@@ -177,6 +178,11 @@ class Exchange:
         """The time or the bytes allowed for reading on without a client are used up."""
         if not self.settled:
             self._leave()
+            return
+        if self.connection is not None:
+            self.connection.abort()
+        if self._relay is not None:
+            self._relay.client_gone()
 
     def _leave(self) -> None:
         if self.connection is not None:
