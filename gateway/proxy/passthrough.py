@@ -206,8 +206,8 @@ class Streamed(Relay):
 
     def broken(self, error: Broken) -> None:
         exchange = self.exchange
-        if self._state in ("settling", "settled"):
-            self.end()  # the format's own terminal has come: the answer is whole
+        if self._state in ("settling", "settled") or self._said_all():
+            self.end()  # the answer is whole, only the end of its framing is missing
             return
         if self._state == "held" and not self._backlog:
             exchange.answer_broke(error)
@@ -218,6 +218,13 @@ class Streamed(Relay):
         self._ended = True
         self._state = "settling"
         exchange.stream_broke(failure, self._tap.metered(), self._durable)
+
+    def _said_all(self) -> bool:
+        """Whether a format without a terminal event has finished; an array must be closed too."""
+        endpoint = self.exchange.endpoint
+        if endpoint.format != "gemini" or not self._tap.metered().complete:
+            return False
+        return not endpoint.array or self._last.rstrip().endswith(b"]")
 
     def client_gone(self) -> bool:
         if self._state in ("settling", "settled"):
