@@ -61,7 +61,7 @@ class Case:
 
 def a_case(kind: answers.Kind, number: int, rng: random.Random) -> Case:
     reply = answers.reply(kind, number)
-    # One in ten has it all but the end of its framing: its receipt is made, the upstream still open.
+    # One in ten has all but the end of the framing: its receipt is made, the upstream open.
     sent = rng.randint(0 if not kind.stream else 1, len(reply.body) - 1)
     if rng.random() < 0.1:
         sent = len(reply.body)
