@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 HEAD_BYTES_MAX = 64 * 1024
 """Bounds the memory that an upstream's endless header section can take."""
 
-Headers = list[tuple[bytes, bytes]]
+Lines = list[bytes]
+"""An answer's head: its status line, then its header lines, without line ends."""
 
 
 class Broken(Exception):
@@ -38,8 +39,8 @@ class Broken(Exception):
 class Sink(Protocol):
     """Who receives one answer."""
 
-    def head(self, status: int, headers: Headers) -> None:
-        """The status line and headers are in; informational (1xx) answers are not told."""
+    def head(self, status: int, lines: Lines) -> None:
+        """The head is in; those of informational (1xx) answers are not told."""
 
     def body(self, data: bytes) -> None:
         """The next piece of the body, transfer encoding removed."""
@@ -58,9 +59,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_bodyless",
         "_closed",
         "_drain",
-        "_framed",
-        "_head_bytes",
-        "_headers",
+        "_head",
         "_informational",
         "_keep_alive",
         "_parser",
@@ -82,9 +81,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._time = pool.loop.time
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._headers: Headers = []
-        self._head_bytes = 0
-        self._framed = False
+        self._head = b""
+        """The bytes of an answer's head: its lines are cut from it, llhttp only checks them."""
         self._bodyless = False
         self._informational = False
         self._keep_alive = False
@@ -115,9 +113,8 @@ class UpstreamConnection(asyncio.Protocol):
         """
         self.sink = sink
         self._bodyless = bodyless
-        self._framed = False
         self.answering = False
-        self._head_bytes = 0
+        self._head = b""
         self.last_activity = self._time()
         assert self._transport is not None
         self._transport.write(data)
@@ -180,10 +177,10 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self.last_activity = self._time()
         if not self.answering:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX + len(data):
+            if len(self._head) > HEAD_BYTES_MAX:
                 self.fail(Broken("garbage", "the upstream's headers are too large"))
                 return
+            self._head += data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
@@ -212,14 +209,19 @@ class UpstreamConnection(asyncio.Protocol):
         sink, self.sink = self.sink, None
         if sink is None:
             return
-        if self.answering and not self._framed and exc is None:
+        if self.answering and exc is None and not self._framed():
             sink.end()  # RFC 9112 §6.3 rule 8: the close is the end of such a body
         elif self.answering:
             sink.broken(Broken("cut", "the upstream closed the connection in mid-answer"))
-        elif self.reused and not self._head_bytes:
+        elif self.reused and not self._head:
             sink.broken(Broken("stale", "a pooled connection had been closed by the upstream"))
         else:
             sink.broken(Broken("cut", "the upstream closed the connection without an answer"))
+
+    def _framed(self) -> bool:
+        """Whether the answer says where its body ends."""
+        fields = self._head.partition(b"\r\n\r\n")[0].lower()
+        return b"\r\ncontent-length:" in fields or b"\r\ntransfer-encoding:" in fields
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -232,30 +234,22 @@ class UpstreamConnection(asyncio.Protocol):
     # -- httptools callbacks -------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._headers = []
         if self.sink is None:
             self._close()  # a second answer behind the first must not meet the next request
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"content-length" or name == b"transfer-encoding":
-            self._framed = True
-        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
             self._informational = True
-            self._framed = False
+            self._head = self._head.partition(b"\r\n\r\n")[2]
             return
         self.answering = True
-        if status == 204 or status == 304:
-            self._framed = True
         # Read here: after the last byte llhttp has begun to look at the next message.
         self._keep_alive = self._parser.should_keep_alive()
         sink = self.sink
         if sink is not None:
-            sink.head(status, self._headers)
+            head = self._head
+            sink.head(status, head[: head.find(b"\r\n\r\n")].split(b"\r\n"))
             if self._bodyless:
                 self._keep_alive = False  # llhttp would wait for the body that HEAD never sends
                 self._finish()

@@ -15,7 +15,7 @@ import msgspec
 from gateway.errors import GatewayError, Stage
 from gateway.ledger.entry import Attempt, Entry, Failure, Opening, Status
 from gateway.proxy import errors, headers, settlement
-from gateway.proxy.connection import Broken, Headers, UpstreamConnection
+from gateway.proxy.connection import Broken, Lines, UpstreamConnection
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.passthrough import Buffered, Drained, Raw, Relay, Streamed, stage_of
 from gateway.proxy.routing import Target
@@ -209,7 +209,7 @@ class Exchange:
 
     # -- the connection's side -----------------------------------------------------------------
 
-    def head(self, status: int, upstream_headers: Headers) -> None:
+    def head(self, status: int, lines: Lines) -> None:
         """An answer has begun: relay it, or give up this attempt."""
         self.first_byte_at = self.services.time()
         self.answer_status = status
@@ -230,16 +230,17 @@ class Exchange:
                 "upstream_status",
             )
             return
-        self._choose(status, upstream_headers)
+        self._choose(status, headers.answer(lines, self.secret))
 
-    def _choose(self, status: int, upstream_headers: Headers) -> None:
-        kind = headers.find(upstream_headers, b"content-type") or b""
-        length = headers.find(upstream_headers, b"content-length")
+    def _choose(self, status: int, answer: headers.Answer) -> None:
+        length = answer.content_length
         self.content_length = int(length) if length is not None and length.isdigit() else None
-        lines = self._head(status, upstream_headers)
-        encoded = headers.find(upstream_headers, b"content-encoding") is not None
+        if answer.request_id is not None:
+            self.upstream_request_id = answer.request_id.decode("latin-1")
+        lines = head(status, answer.lines + self._own_lines())
+        encoded = answer.content_encoding is not None
         wire_format = self.endpoint.format
-        kind = kind.partition(b";")[0].strip().lower()
+        kind = answer.content_type
         relay: Relay
         if self.bodyless or status in (204, 304):
             self.bodyless = True
@@ -276,12 +277,6 @@ class Exchange:
         self.down.reader = self
         if self.down.paused():
             self.client_paused()
-
-    def _head(self, status: int, upstream_headers: Headers) -> bytes:
-        lines, request_id = headers.answer(upstream_headers, self.secret)
-        if request_id is not None:
-            self.upstream_request_id = request_id.decode("latin-1")
-        return head(status, lines + self._own_lines())
 
     def _own_lines(self) -> bytes:
         closing = b"" if self.down.keep_alive else b"Connection: close\r\n"
@@ -408,9 +403,11 @@ class Exchange:
         if self._drain_timer is not None:
             self._drain_timer.cancel()
         # Undo the cycles among the parts: what reference counts free costs no collection.
-        self.down.reader = None
+        self.down.reader = self.down.gone = None
         self._relay = self.connection = None
-        self._resolve("done")
+        watcher, self.watcher = self.watcher, None
+        if watcher is not None:
+            watcher("done")
 
     # -- inside --------------------------------------------------------------------------------
 

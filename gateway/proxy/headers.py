@@ -65,29 +65,25 @@ _INBOUND: dict[bytes, int] = {
 }
 _FORWARDED_NOTES = frozenset((b"content-type", b"anthropic-version", b"origin"))
 
-_OUTBOUND_DROP = frozenset(
-    (
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"content-length",
-        b"set-cookie",
-        b"set-cookie2",
-        b"strict-transport-security",
-        b"alt-svc",
-        b"access-control-allow-origin",
-        b"access-control-expose-headers",
-        b"access-control-allow-credentials",
-        b"nel",
-        b"report-to",
-    )
-)
-_REQUEST_IDS = (b"x-request-id", b"request-id")
+_TYPE, _LENGTH, _REQUEST_ID, _ENCODING = range(5, 9)
+
+_OUTBOUND: dict[bytes, int] = {
+    **dict.fromkeys(
+        (
+            b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te",
+            b"trailer", b"transfer-encoding", b"upgrade", b"set-cookie", b"set-cookie2",
+            b"strict-transport-security", b"alt-svc", b"access-control-allow-origin",
+            b"access-control-expose-headers", b"access-control-allow-credentials", b"nel",
+            b"report-to",
+        ),
+        _DROP,
+    ),
+    b"content-type": _TYPE,
+    b"content-length": _LENGTH,
+    b"content-encoding": _ENCODING,
+    b"x-request-id": _REQUEST_ID,
+    b"request-id": _REQUEST_ID,
+}  # fmt: skip
 UPSTREAM_ID_HEADER = b"X-Upstream-Request-Id"
 
 _SLOTS = (b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key")
@@ -189,24 +185,51 @@ def caller_credential(family: Family, slot: bytes, value: bytes) -> bytes:
     return provider_credential(family, value)
 
 
-def answer(headers: Iterable[tuple[bytes, bytes]], secret: bytes) -> tuple[bytes, bytes | None]:
-    """What of an answer's header section reaches the client, and the upstream's request id.
+class Answer:
+    """An upstream's header section, sorted: what goes on (`lines`), and what is acted on."""
+
+    __slots__ = ("content_encoding", "content_length", "content_type", "lines", "request_id")
+
+    def __init__(self) -> None:
+        self.lines = b""
+        self.content_type = b""
+        self.content_encoding: bytes | None = None
+        self.content_length: bytes | None = None
+        self.request_id: bytes | None = None
+
+
+def answer(lines: list[bytes], secret: bytes) -> Answer:
+    """Sort an answer's head (status line first); the lines that go on stay as they came.
 
     `secret` is the provider key in use: a header that holds it (a redirect, an echo) is dropped.
     """
+    found = Answer()
     out: list[bytes] = []
-    request_id: bytes | None = None
-    for name, value in headers:
-        if name in _OUTBOUND_DROP:
-            continue
-        if name in _REQUEST_IDS:
-            request_id = value
-            out.append(b"%b: %b\r\n" % (UPSTREAM_ID_HEADER, value))
-        elif secret and secret in value:
-            continue
-        else:
-            out.append(b"%b: %b\r\n" % (name, value))
-    return b"".join(out), request_id
+    for line in lines:
+        colon = line.find(b":")
+        what = _OUTBOUND.get(line[:colon].lower())
+        if what is None:
+            out.append(line)
+        elif what == _TYPE:
+            found.content_type = line[colon + 1 :].partition(b";")[0].strip().lower()
+            out.append(line)
+        elif what == _LENGTH:
+            found.content_length = line[colon + 1 :].strip()
+        elif what == _REQUEST_ID:
+            found.request_id = line[colon + 1 :].strip()
+            out.append(UPSTREAM_ID_HEADER + line[colon:])
+        elif what == _ENCODING:
+            found.content_encoding = line[colon + 1 :].strip()
+            out.append(line)
+    out[0] = b""  # the status line
+    out.append(b"")
+    joined = b"\r\n".join(out)
+    if (secret and secret in joined) or b"\n " in joined or b"\n\t" in joined:
+        # A folded line (RFC 9112 §5.2) could be the rest of one that was dropped.
+        kept = [line for line in out if not (secret and secret in line)]
+        joined = b"\r\n".join([line for line in kept if line[:1] not in (b" ", b"\t")])
+    found.lines = joined[2:]
+    return found
 
 
 def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.errors import GatewayError
 from gateway.proxy import errors
-from gateway.proxy.connection import Broken, Headers
+from gateway.proxy.connection import Broken, Lines
 from gateway.wire.format import BodyTap, StreamTap
 from gateway.wire.neutral import Metered
 
@@ -32,7 +32,7 @@ class Relay:
     def __init__(self, exchange: "Exchange") -> None:
         self.exchange = exchange
 
-    def head(self, status: int, headers: Headers) -> None:
+    def head(self, status: int, lines: Lines) -> None:
         """Never called: the exchange has taken the head."""
 
     def body(self, data: bytes) -> None:
@@ -337,7 +337,7 @@ class Drained:
         self._relay = relay
         self._left = bytes_max
 
-    def head(self, status: int, headers: Headers) -> None:
+    def head(self, status: int, lines: Lines) -> None:
         """Never called: the exchange has taken the head."""
 
     def body(self, data: bytes) -> None:

@@ -199,6 +199,11 @@ class ClientConnection(RequestHandler):
         if self.downstream is not None and self.downstream.reader is not None:
             self.downstream.reader.client_resumed()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Only what was paused: aiohttp parses nothing and resumes nothing otherwise, twice."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell a request that runs without a task; aiohttp cancels the others'."""
         down = self.downstream
