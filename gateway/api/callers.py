@@ -17,7 +17,7 @@ def family_of(request: web.Request) -> Family:
     """The API family whose shapes this caller reads."""
     if "/v1beta" in request.path:
         return "gemini"
-    return "anthropic" if "anthropic-version" in request.headers else "openai"
+    return headers.spoken(headers.read(request.raw_headers)) or "openai"
 
 
 def caller_of(request: web.Request) -> Caller:

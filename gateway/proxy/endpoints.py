@@ -70,12 +70,13 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def classify(
-    path: str, query: str, providers: Collection[str], *, anthropic: bool = False
+    path: str, query: str, providers: Collection[str], *, speaks: Family | None = None
 ) -> Endpoint | None:
     """The endpoint of a raw path (no query), or None where there is none.
 
-    `providers` are the configured names, `anthropic` says that the caller sent
-    `anthropic-version`. Dot segments are no endpoint: a path must not climb out of its base.
+    `providers` are the configured names, `speaks` is the API family that the caller's header
+    fields give away (`headers.spoken`). Dot segments are no endpoint: a path must not climb out of
+    its base.
     """
     if "//" in path:
         path = re.sub(r"/{2,}", "/", path)
@@ -90,10 +91,10 @@ def classify(
     head, _, tail = rest.partition("/")
     if head in providers and tail:
         tail = re.sub(r"^(?:v1beta|v1)/", "", tail)
-        family = _family(tail, anthropic=anthropic)
+        family = _family(tail, speaks)
         return _endpoint(family, tail, query, provider=head)
     gemini = match["version"] == "v1beta" or "/v1beta/" in path
-    family = "gemini" if gemini else _family(rest, anthropic=anthropic)
+    family = "gemini" if gemini else _family(rest, speaks)
     return _endpoint(family, rest, query, provider=None)
 
 
@@ -102,13 +103,13 @@ def as_family(endpoint: Endpoint, family: Family, query: str) -> Endpoint:
     return _endpoint(family, endpoint.path, query, provider=endpoint.provider)
 
 
-def _family(rest: str, *, anthropic: bool) -> Family:
+def _family(rest: str, speaks: Family | None) -> Family:
     if rest == "messages" or rest.startswith("messages/"):
         return "anthropic"
     if _GEMINI.match(rest):
         return "gemini"
-    if anthropic and ("openai", rest) not in METERED:
-        return "anthropic"
+    if speaks is not None and ("openai", rest) not in METERED:
+        return speaks
     return "openai"
 
 

@@ -18,7 +18,9 @@ from gateway.proxy.endpoints import Endpoint
 
 _OPENAI_TYPES = {
     400: "invalid_request_error",
-    401: "invalid_request_error",
+    # OpenAI itself says invalid_request_error, but its clients' wrappers (LiteLLM) tell a bad key
+    # from a bad request by this where the message is not OpenAI's own.
+    401: "authentication_error",
     402: "insufficient_quota",
     403: "permission_error",
     404: "invalid_request_error",

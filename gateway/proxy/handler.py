@@ -146,7 +146,7 @@ class Proxy:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self._paths: dict[tuple[str, bool, bool], Endpoint | None] = {}
+        self._paths: dict[tuple[str, bool, Family | None], Endpoint | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, down: Downstream) -> None:
@@ -156,7 +156,7 @@ class Proxy:
         query, parameter = headers.take_key(down.query)
         if parameter is not None:
             inbound.credentials.setdefault(b"key", parameter)
-        endpoint = self._endpoint(down.path, query, b"anthropic-version" in inbound.notes)
+        endpoint = self._endpoint(down.path, query, headers.spoken(inbound))
         cors = self.cors(inbound)
         if down.method == "OPTIONS":
             self._preflight(down, inbound, cors)
@@ -196,7 +196,7 @@ class Proxy:
         notes = inbound.notes
         if b"expect" in notes or b"content-encoding" in notes or "key=" in down.query:
             return False
-        endpoint = self._endpoint(down.path, down.query, b"anthropic-version" in notes)
+        endpoint = self._endpoint(down.path, down.query, headers.spoken(inbound))
         if endpoint is None or not endpoint.metered:
             return False
         try:
@@ -266,8 +266,8 @@ class Proxy:
 
     # -- who, what, where ----------------------------------------------------------------------
 
-    def _endpoint(self, path: str, query: str, anthropic: bool) -> Endpoint | None:
-        key = (path, "alt=sse" in query, anthropic)
+    def _endpoint(self, path: str, query: str, speaks: Family | None) -> Endpoint | None:
+        key = (path, "alt=sse" in query, speaks)
         try:
             return self._paths[key]
         except KeyError:
@@ -275,7 +275,7 @@ class Proxy:
         if len(self._paths) >= 4096:
             self._paths.clear()
         providers = self.services.providers
-        endpoint = endpoints.classify(path, query, providers, anthropic=anthropic)
+        endpoint = endpoints.classify(path, query, providers, speaks=speaks)
         if endpoint is not None and endpoint.provider is not None:
             bases = providers[endpoint.provider].bases
             if endpoint.family not in bases and len(bases) == 1:
@@ -462,7 +462,11 @@ class Proxy:
         path = endpoint.path
         if endpoint.model is not None and target.model not in ("", endpoint.model):
             path = f"models/{quote(target.model, safe='')}:{path.rpartition(':')[2]}"
-        prefix = f"/upload{target.base.prefix}" if endpoint.upload else target.base.prefix
+        prefix = target.base.prefix
+        if endpoint.upload:
+            # Google's uploads are at /upload/v1beta: the word stands before the version.
+            above, _, version = prefix.rpartition("/")
+            prefix = f"{above}/upload/{version}"
         query = f"?{plan.query}" if plan.query else ""
         start = f"{exchange.down.method} {prefix}/{path}{query} HTTP/1.1\r\nHost: {target.base.origin.netloc}\r\n"  # noqa: E501
         if caller.key is None:
@@ -578,4 +582,4 @@ def _family_of(path: str, inbound: Inbound) -> Family:
     """In whose envelope to tell somebody that a path does not exist."""
     if "/v1beta" in path:
         return "gemini"
-    return "anthropic" if b"anthropic-version" in inbound.notes else "openai"
+    return headers.spoken(inbound) or "openai"

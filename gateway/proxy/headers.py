@@ -133,6 +133,17 @@ def read(raw: Raw) -> Inbound:
     return Inbound(b"".join(forward), credentials, notes, tenant)
 
 
+def spoken(inbound: Inbound) -> Family | None:
+    """The API family that a caller's own header fields give away; None where they do not.
+
+    Anthropic's clients always send their version. Google's send their key in a slot of its own;
+    `google-genai` asks at `/v1` since its version 3, where paths alone would read as OpenAI's.
+    """
+    if b"anthropic-version" in inbound.notes:
+        return "anthropic"
+    return "gemini" if b"x-goog-api-key" in inbound.credentials else None
+
+
 def _bearer(value: bytes) -> bytes:
     scheme, _, rest = value.strip().partition(b" ")
     return rest.strip() if scheme.lower() == b"bearer" else b""
