@@ -22,6 +22,9 @@ from typing import TypeAlias
 from gateway.errors import ConfigError, Conflict, StoreError
 
 DEFAULT_CONFIG = "config.toml"
+SHIPPED_CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), DEFAULT_CONFIG)
+"""Exists in `gateway.pyz` only: a checkout has the one at its top level."""
+
 INSTALLED_COMMAND = "/usr/local/bin/gateway"
 INSTALLED_CONFIG = "/etc/gateway/config.toml"
 DRAIN_SECONDS_DEFAULT = 30.0
@@ -204,14 +207,28 @@ def _instant_ms(text: str, direction: int) -> int:
 # The verbs
 
 
-def _config_path(args: argparse.Namespace) -> str:
-    return args.config or DEFAULT_CONFIG
+def _config_path(args: argparse.Namespace, *, starts: bool = False) -> str:
+    """The file given, else the one here, else the one shipped inside the package (`make dist`).
+
+    `starts`: a gateway may begin its life here. Other verbs follow the shipped file only to where
+    one already has, so that a verb typed in a wrong directory makes no second store there.
+    """
+    given: str | None = args.config
+    if given or os.path.exists(DEFAULT_CONFIG) or not os.path.exists(SHIPPED_CONFIG):
+        return given or DEFAULT_CONFIG
+    if not starts:
+        from gateway import config
+
+        if not os.path.exists(config.load(SHIPPED_CONFIG).store.path):
+            raise ConfigError(f"{DEFAULT_CONFIG}: no such file, and no gateway has run here")
+    print(f"gateway: no {DEFAULT_CONFIG} here, using {SHIPPED_CONFIG}", file=sys.stderr)
+    return SHIPPED_CONFIG
 
 
 def _serve(args: argparse.Namespace) -> int:
     from gateway.app import serve
 
-    return serve(_config_path(args))
+    return serve(_config_path(args, starts=True))
 
 
 def _check_config(args: argparse.Namespace) -> int:
@@ -220,7 +237,7 @@ def _check_config(args: argparse.Namespace) -> int:
     from gateway import config
     from gateway.admin import show
 
-    path = _config_path(args)
+    path = _config_path(args, starts=True)
     checked = show.check(path, config.load(path))
     if args.json:
         _print_json(msgspec.json.encode(checked))
