@@ -149,6 +149,8 @@ class Exchange:
     def refuse(self, error: GatewayError) -> None:
         """Answer with an error of the gateway, receipted."""
         self.services.metrics.rejections.child(error.code)[0] += 1
+        if not self.settled:
+            self._drop_connection()  # a streamed upload that broke off in the middle
         self._fail(error)
 
     def client_gone(self) -> None:

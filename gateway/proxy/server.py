@@ -140,6 +140,11 @@ class Downstream:
             raise GatewayError("invalid_request", "The request body is malformed") from exc
         return b"".join(pieces)
 
+    def body_broke(self) -> None:
+        """What follows cannot be parsed: a body still awaited will never be whole."""
+        if not self._payload.is_eof():
+            self._payload.set_exception(web.RequestPayloadError("malformed"))
+
     async def piece(self) -> bytes:
         """The next piece of a streamed body, b"" at its end; raises `GatewayError`."""
         try:
@@ -224,6 +229,8 @@ class ClientConnection(RequestHandler):
         except HttpProcessingError as exc:
             error = _ErrInfo(status=400, exc=exc, message=exc.message)
             messages, upgraded, tail = [(error, EMPTY_PAYLOAD)], False, b""
+            if self.downstream is not None:
+                self.downstream.body_broke()
         if not messages:
             return
         self._request_count += len(messages)
