@@ -5,10 +5,11 @@ what `make` makes of it. The script records what happened on the wire.
 """
 
 import asyncio
+import itertools
 import re
 import socket
 import struct
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, TypeAlias
@@ -25,9 +26,9 @@ class Pause:
     seconds: float
 
 
-Step: TypeAlias = bytes | Pause | Literal["hold", "cut", "reset", "stall", "close"]
+Step: TypeAlias = bytes | Pause | Literal["hold", "cut", "reset", "stall", "retire"]
 """Bytes to send; `hold` waits for `go`; `cut` ends the connection, `reset` does so with RST;
-`stall` says nothing until the other side closes; `close` is a cut behind a complete answer."""
+`stall` says nothing until the other side closes; `retire` ends it unless another request came."""
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Script:
     """What to do with one request, and what came of it."""
 
     steps: Sequence[Step]
+    more: Iterable[Step] = ()
+    """Steps behind those, made as they are needed."""
     received: int = 0
     finished: int = 0
     go: asyncio.Event = field(default_factory=asyncio.Event)
@@ -62,6 +65,7 @@ class Upstream:
         self.connections: set[_Connection] = set()
         self.answering = 0
         self.accepted = 0
+        self.bytes_in = 0
         self.port = 0
         self.drop_reused: Callable[[int], bool] = lambda _: False
         """Whether to close a used connection when its next request begins to come in."""
@@ -134,6 +138,7 @@ class _Connection(asyncio.Protocol):
             self.transport.abort()
             return
         self._got += data
+        self.upstream.bytes_in += len(data)
         end = self._got.find(b"\r\n\r\n")
         if end < 0:
             return
@@ -147,20 +152,29 @@ class _Connection(asyncio.Protocol):
         tag = _TAG.search(body)
         seen = Seen(int(tag[1]) if tag else -1, head, body, self._served)
         self._served += 1
-        self.task = asyncio.get_running_loop().create_task(self._answer(self.upstream.script(seen)))
+        answer = self._answer(self.upstream.script(seen), self._served)
+        self.task = asyncio.get_running_loop().create_task(answer)
 
-    async def _answer(self, script: Script) -> None:
+    async def _answer(self, script: Script, number: int) -> None:
         script.received += 1
         self.upstream.answering += 1
         try:
-            for step in script.steps:
+            for step in itertools.chain(script.steps, script.more):
+                if step == "retire":
+                    script.finished += 1
+                    self._retire(number)
+                    return
                 await self._step(step, script)
-                if self.lost.is_set() and step not in ("cut", "reset", "close"):
+                if self.lost.is_set() and step not in ("cut", "reset"):
                     script.closed.set()
                     return
             script.finished += 1
         finally:
             self.upstream.answering -= 1
+
+    def _retire(self, number: int) -> None:
+        if number == self._served and not self._got:
+            self.transport.close()
 
     async def _step(self, step: Step, script: Script) -> None:
         if isinstance(step, bytes):

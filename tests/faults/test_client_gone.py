@@ -14,7 +14,7 @@ from pathlib import Path
 import fault_answers as answers
 import pytest
 from fault_client import Client
-from fault_gateway import Books, Gateway, Setup, due_nano_usd, running, scaled
+from fault_gateway import Books, Gateway, Setup, due_nano_usd, eventually, running, scaled
 from fault_upstream import Script, Step, Upstream
 
 from gateway.ledger.entry import Entry
@@ -349,3 +349,64 @@ async def test_aborted_requests_leave_no_memory_behind(tmp_path: Path) -> None:
         await gateway.descriptors_back(baseline)
         assert len(gateway.books().entries) == ABORTS // 2 + ABORTS
     print(f"{ABORTS} aborts: RSS {before} KiB, {grown:+} KiB")  # noqa: T201
+
+
+async def test_an_upload_that_breaks_off_takes_its_upstream_along(tmp_path: Path) -> None:
+    async with Upstream() as upstream, running(tmp_path, Setup(upstream.port)) as gateway:
+        baseline = gateway.descriptors()
+        upstream.make = lambda _: Script(["stall"])
+
+        async def open_connections() -> int:
+            return len(upstream.connections)
+
+        for round_, malformed in enumerate([False, True] * 5, 1):
+            head = (
+                f"POST /v1/files HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {gateway.key}"
+                "\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+                "Transfer-Encoding: chunked\r\n\r\n"
+            ).encode()
+            before = upstream.bytes_in
+            client = await Client.connect(gateway.port)
+            client.send(head + answers.chunk(b"u" * 50_000))
+
+            async def arrived(before: int = before) -> int:
+                return upstream.bytes_in - before
+
+            await eventually(arrived, lambda count: count >= 50_000, 5)
+            if malformed:
+                client.send(b"zz\r\nnot a chunk\r\n")
+                answer = await client.read()
+                assert answer.status == 400
+            await client.leave(reset=round_ % 3 == 0)
+            await eventually(open_connections, lambda count: count == 0, CLOSE_S)
+        await gateway.idle()
+        books = gateway.books()
+        stages = [entry.failure and entry.failure.stage for entry in books.entries]
+        assert sorted(map(str, stages)) == ["client_disconnect"] * 5 + ["validation"] * 5
+        assert books.charges == []
+        await gateway.descriptors_back(baseline)
+
+
+async def test_a_malformed_body_is_refused_at_once(tmp_path: Path) -> None:
+    async with Upstream() as upstream, running(tmp_path, Setup(upstream.port)) as gateway:
+        for kind in answers.KINDS:
+            client = await Client.connect(gateway.port)
+            head = (
+                f"POST {answers.path(kind)} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer "
+                f"{gateway.key}\r\nContent-Type: application/json\r\n"
+                "Transfer-Encoding: chunked\r\n\r\n"
+            ).encode()
+            client.send(head + answers.chunk(b'{"model":'))
+            await client.writer.drain()
+            assert (await gateway.get("/healthz")).status == 200
+            client.send(b"zz\r\nnot a chunk\r\n")
+            begun = time.monotonic()
+            answer = await client.read()
+            assert answer.status == 400
+            assert time.monotonic() - begun < CLOSE_S
+            await client.leave()
+        await gateway.idle()
+        books = gateway.books()
+        assert len(books.entries) == len(answers.KINDS)
+        assert {one.failure and one.failure.stage for one in books.entries} == {"validation"}
+        assert upstream.accepted == 0
