@@ -71,6 +71,8 @@ class Store:
         seq, head = conn.execute("SELECT seq, hash FROM chain").fetchone()
         self._seq: int = seq
         self._head: bytes = head
+        self._open = {bytes(key) for (key,) in conn.execute("SELECT id FROM openings")}
+        """The openings that are in the file: most requests end before theirs got there."""
 
     @classmethod
     def open(cls, path: str, secret: bytes) -> "Store":
@@ -119,13 +121,16 @@ class Store:
         if receipts:
             _write(conn, _RECEIPTS, receipts)
             _write(conn, _CHARGES, charges)
-            _write(conn, _CLOSED, [(row[1],) for row in receipts])
+            closed = [(row[1],) for row in receipts if row[1] in self._open]
+            _write(conn, _CLOSED, closed)
             mac = chain.seal(self._key, seq, head)
             conn.execute("UPDATE chain SET seq = ?, hash = ?, mac = ?", (seq, head, mac))
         for job in jobs:
             job(conn)
         if not alone:
             conn.execute("COMMIT")
+        self._open.update(key for key, _ in opened)
+        self._open.difference_update(row[1] for row in receipts)
         self._seq, self._head = seq, head
         return len(opened) + len(receipts)
 

@@ -124,7 +124,7 @@ class CommitThread:
         self._give_up_at: float | None = None
         self.stopping = False
         self._rows_since_checkpoint = 0
-        self.queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue[list[Item]] = queue.SimpleQueue()
         self.started: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
@@ -197,10 +197,11 @@ class CommitThread:
     def _take(self, timeout_s: float | None) -> list[Item]:
         """Wait until something is queued and take all there is; queue.Empty after `timeout_s`."""
         source = self.queue
-        items = [source.get(timeout=timeout_s)]
+        items = source.get(timeout=timeout_s)
         if self._gather_s and not self.stopping:
             time.sleep(self._gather_s)
-        items += [source.get_nowait() for _ in range(min(source.qsize(), BATCH_ITEMS_MAX))]
+        while len(items) < BATCH_ITEMS_MAX and not source.empty():
+            items += source.get_nowait()
         if self.stopping and self._give_up_at is None:
             self._give_up_at = time.monotonic() + GIVE_UP_S
         return items

@@ -1,12 +1,14 @@
 """The ledger as the rest of the gateway holds it. Event-loop thread only, every method.
 
-`begin` and `finish` put a value on a queue and return; behind it `commit_thread.py` has no timer:
-it takes whatever is queued, writes it in one transaction, tells the loop once, and repeats. Alone
-a request waits for one fsync; under load hundreds share one.
+`begin` and `finish` append to a list and return. The list goes to `commit_thread.py` in one piece,
+which writes it in one transaction and tells the loop once; what comes meanwhile is the next piece.
+So a thread is woken once per commit, not once per request, and a transaction's fixed cost (110 µs
+of CPU besides the fsync) is shared. Alone a request waits for one fsync. Above GATHER_ENTRIES_PER_S
+a piece also gathers for GATHER_S, where the next commit would come too soon to be worth its cost.
 
-No wake-up is missed and no lock is taken for it: the queue is a `queue.SimpleQueue`, whose `put`
-appends and then, in the same hold of the interpreter lock, wakes the writer if it sleeps; the
-writer goes to sleep only after it saw the queue empty in the same hold of that lock.
+The opening of an answer that is not streamed is in no hurry: nothing reaches its client before its
+receipt. It goes with the next piece, after OPENINGS_WAIT_S at the latest, and one whose receipt is
+in the same piece is never written at all.
 
 Tickets number what was queued, from 1 and in order. The writer takes the queue in order, so a
 count of items is all that it has to tell.
@@ -19,6 +21,7 @@ goes to `on_fatal`: the process must end, and the next start reads the truth.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
@@ -31,6 +34,13 @@ from gateway.ledger.entry import Entry, Opening
 from gateway.ledger.records import Receipt
 
 T = TypeVar("T")
+
+GATHER_ENTRIES_PER_S = 4000
+"""Rate above which commits gather. Below it latency counts, and the CPU is there to be spent."""
+
+GATHER_S = 0.001
+
+OPENINGS_WAIT_S = 0.02
 
 Durability = Literal["full", "relaxed"]
 
@@ -57,6 +67,12 @@ class Ledger:
         self._loop = asyncio.get_running_loop()
         self._queued = 0
         self._durable = 0
+        self._out: list[Item] = []
+        self._urgent = False
+        self._scheduled = False
+        self._with_thread = False
+        self._lazy: asyncio.TimerHandle | None = None
+        self._told_at = 0.0
         self._waiters: dict[int, Callable[[], None]] = {}
         self._landing: dict[str, int] = {}
         self._landings: set[asyncio.Future[None]] = set()
@@ -110,8 +126,11 @@ class Ledger:
         if not self._closed:
             self._closed = True
             self._thread.stopping = True
-            self._put(Stop())
             self._queued += 1
+            self._put([*self._out, Stop()])
+            self._out = []
+            if self._lazy is not None:
+                self._lazy.cancel()
         if self._reader is not None:
             await self._reader.close()
             self._reader = None
@@ -128,8 +147,12 @@ class Ledger:
     def begin(self, opening: Opening) -> int:
         """Queue the row that opens a receipt; returns its ticket. Never blocks."""
         self.in_flight[opening.id] = opening
-        self._put(opening)
+        self._out.append(opening)
         self._queued += 1
+        if opening.stream:
+            self._hurry()
+        elif self._lazy is None:
+            self._lazy = self._loop.call_later(OPENINGS_WAIT_S, self._waited)
         return self._queued
 
     def when_durable(self, ticket: int, callback: Callable[[], None]) -> None:
@@ -140,14 +163,16 @@ class Ledger:
             callback()
         else:
             self._wait(ticket, callback)
+            self._hurry()
 
     def finish(self, entry: Entry, callback: Callable[[], None] | None = None) -> None:
         """Queue a receipt with its charge; `begin` need not have been called for it.
 
         `callback` as for `when_durable`. Each id is finished once; a second entry is passed over.
         """
-        self._put(entry)
+        self._out.append(entry)
         self._queued += 1
+        self._hurry()
         if self._relaxed:
             receipt_id = entry.opening.id
             self.in_flight.pop(receipt_id, None)
@@ -156,6 +181,38 @@ class Ledger:
                 callback()
         elif callback is not None:
             self._waiters[self._queued] = callback
+
+    def _hurry(self) -> None:
+        """Somebody waits for what is in the list: hand it over as soon as the thread is free."""
+        self._urgent = True
+        if not self._with_thread and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._hand_over)
+
+    def _waited(self) -> None:
+        self._lazy = None
+        if self._out:
+            self._hurry()
+
+    def _hand_over(self) -> None:
+        self._scheduled = False
+        if self._out and not self._with_thread and not self._closed:
+            out, self._out = self._out, []
+            self._urgent = False
+            self._with_thread = True
+            self._put(out)
+
+    def _next(self, entries: int) -> None:
+        """The thread is free again after a commit of so many entries."""
+        self._with_thread = False
+        now = time.monotonic()
+        elapsed, self._told_at = now - self._told_at, now
+        if self._urgent and not self._scheduled:
+            self._scheduled = True
+            if entries > GATHER_ENTRIES_PER_S * elapsed:
+                self._loop.call_later(GATHER_S, self._hand_over)
+            else:
+                self._hand_over()
 
     # --- the control plane and reading
 
@@ -170,8 +227,9 @@ class Ledger:
         if not self.writable:
             raise StoreError(f"{self._path}: cannot be written at present")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._put(Job(fn, future))
+        self._out.append(Job(fn, future))
         self._queued += 1
+        self._hurry()
         return await future
 
     async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
@@ -248,11 +306,13 @@ class Ledger:
         self._landings.add(future)
         future.add_done_callback(self._landings.discard)
         self._wait(ticket, lambda: None if future.done() else future.set_result(None))
+        self._hurry()
         await future
 
     # --- told by the writer's thread, on this one
 
     def _committed(self, commit: Commit) -> None:
+        self._next(len(commit.finished))
         first = self._durable + 1
         self._durable += commit.items
         for receipt_id in commit.finished:
@@ -288,7 +348,8 @@ class Ledger:
         items = list(batch)
         source = self._thread.queue
         while not source.empty():
-            items.append(source.get_nowait())
+            items += source.get_nowait()
+        items += self._out
         for item in items:
             if isinstance(item, Job):
                 item.error = self._error
