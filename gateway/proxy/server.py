@@ -141,7 +141,7 @@ class Downstream:
         return b"".join(pieces)
 
     def body_broke(self) -> None:
-        """What follows cannot be parsed: a body still awaited will never be whole."""
+        """Tell who waits for the body that it will never be whole."""
         if not self._payload.is_eof():
             self._payload.set_exception(web.RequestPayloadError("malformed"))
 
@@ -229,8 +229,7 @@ class ClientConnection(RequestHandler):
         except HttpProcessingError as exc:
             error = _ErrInfo(status=400, exc=exc, message=exc.message)
             messages, upgraded, tail = [(error, EMPTY_PAYLOAD)], False, b""
-            if self.downstream is not None:
-                self.downstream.body_broke()
+            self._body_broke()
         if not messages:
             return
         self._request_count += len(messages)
@@ -248,6 +247,11 @@ class ClientConnection(RequestHandler):
         self._upgraded = upgraded
         if upgraded and tail:
             self._message_tail = tail
+
+    def _body_broke(self) -> None:
+        """What came cannot be parsed: if it was part of a body, aiohttp tells nobody."""
+        if self.downstream is not None:
+            self.downstream.body_broke()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
