@@ -8,6 +8,7 @@ fails it for anything that went unhandled in the loop.
 import asyncio
 import contextlib
 import functools
+import os
 import socket
 import ssl
 import struct
@@ -26,7 +27,10 @@ P = ParamSpec("P")
 Fields = list[tuple[bytes, bytes]]
 Framing = Literal["length", "chunked", "close"]
 
-SCENARIO_SECONDS = 60
+FULL = os.environ.get("GATEWAY_TEST_SCALE") == "full"
+"""Whether repetitions run in the numbers of a release check instead of in those of every run."""
+
+SCENARIO_SECONDS = 900 if FULL else 90
 READ_BYTES = 1 << 16
 OWN_KEY = b"sk-caller-own-key-0123456789"
 
