@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import re
 import resource
 import sys
@@ -23,10 +24,18 @@ from gateway.ledger.writer import Ledger
 
 REPOSITORY = Path(__file__).parents[2]
 FULL = os.environ.get("GATEWAY_TEST_SCALE") == "full"
+SEED = int(os.environ.get("GATEWAY_TEST_SEED", "20261121"))
+"""What is random follows from it; the moments at which processes act do not."""
+
 START_S = 30.0
 CREDIT_NANO_USD = 10**15
 
 _LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
+
+
+def seeded(number: int) -> random.Random:
+    """The randomness of one test."""
+    return random.Random(SEED + number)
 
 
 def scaled(default: int, full: int) -> int:

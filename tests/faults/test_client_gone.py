@@ -14,7 +14,7 @@ from pathlib import Path
 import fault_answers as answers
 import pytest
 from fault_client import Client
-from fault_gateway import Books, Gateway, Setup, due_nano_usd, eventually, running, scaled
+from fault_gateway import Books, Gateway, Setup, due_nano_usd, eventually, running, scaled, seeded
 from fault_upstream import Script, Step, Upstream
 
 from gateway.ledger.entry import Entry
@@ -172,7 +172,7 @@ async def in_batches(
 
 
 async def test_cancel_closes_the_upstream_at_once_and_bills_what_is_known(tmp_path: Path) -> None:
-    rng = random.Random(7)
+    rng = seeded(7)
     async with Upstream() as upstream, running(tmp_path, Setup(upstream.port)) as gateway:
         baseline = gateway.descriptors()
         cases = await in_batches(gateway, upstream, rng, drain=False)
@@ -191,7 +191,7 @@ async def test_cancel_closes_the_upstream_at_once_and_bills_what_is_known(tmp_pa
 
 
 async def test_drain_reads_on_to_the_reported_usage(tmp_path: Path) -> None:
-    rng = random.Random(8)
+    rng = seeded(8)
     async with (
         Upstream() as upstream,
         running(tmp_path, Setup(upstream.port, on_disconnect="drain")) as gateway,
@@ -251,7 +251,7 @@ async def test_drain_stops_at_its_bound_of_time(tmp_path: Path) -> None:
             tmp_path, Setup(upstream.port, on_disconnect="drain", billing_drain_s=0.7)
         ) as gateway,
     ):
-        rng = random.Random(3)
+        rng = seeded(3)
         cases = [a_case(kind, number, rng) for number, kind in enumerate(answers.KINDS, 1)]
         begun = time.monotonic()
         for case in cases:
@@ -272,7 +272,7 @@ async def test_drain_stops_at_its_bound_of_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("policy", ["cancel", "drain"])
 async def test_leaving_during_the_upload_or_before_any_answer(tmp_path: Path, policy: str) -> None:
-    rng = random.Random(9)
+    rng = seeded(9)
     async with (
         Upstream() as upstream,
         running(tmp_path, Setup(upstream.port, on_disconnect=policy)) as gateway,
@@ -324,7 +324,7 @@ async def test_leaving_during_the_upload_or_before_any_answer(tmp_path: Path, po
 
 
 async def test_aborted_requests_leave_no_memory_behind(tmp_path: Path) -> None:
-    rng = random.Random(11)
+    rng = seeded(11)
     numbers = itertools.count(1)
     async with Upstream() as upstream, running(tmp_path, Setup(upstream.port)) as gateway:
         baseline = gateway.descriptors()

@@ -19,7 +19,7 @@ import fault_answers as answers
 import orjson
 import pytest
 from fault_client import Answer, Client, Incomplete, ask
-from fault_gateway import Gateway, Setup, running, scaled
+from fault_gateway import Gateway, Setup, running, scaled, seeded
 from fault_upstream import Pause, Script, Seen, Step, Upstream
 
 pytestmark = pytest.mark.faults
@@ -143,7 +143,7 @@ def short_stream(seen: Seen) -> Script:
 
 
 async def test_cancelled_connects_beside_tagged_streams(tmp_path: Path) -> None:
-    rng = random.Random(41)
+    rng = seeded(41)
     numbers = itertools.count(1)
     async with contextlib.AsyncExitStack() as stack:
         hang_port = await stack.enter_async_context(unanswering_port())

@@ -18,7 +18,16 @@ from pathlib import Path
 import fault_answers as answers
 import pytest
 from fault_client import Client, Incomplete
-from fault_gateway import REPOSITORY, Gateway, Setup, due_nano_usd, eventually, running, scaled
+from fault_gateway import (
+    REPOSITORY,
+    Gateway,
+    Setup,
+    due_nano_usd,
+    eventually,
+    running,
+    scaled,
+    seeded,
+)
 from fault_upstream import Pause, Script, Seen, Step, Upstream
 
 pytestmark = pytest.mark.faults
@@ -151,7 +160,7 @@ async def verified_by_command(gateway: Gateway) -> None:
 
 
 async def test_what_a_client_read_to_its_end_survives_kill_9(tmp_path: Path) -> None:
-    rng = random.Random(20261121)
+    rng = seeded(1)
     numbers = itertools.count(1)
     totals: Counter[str] = Counter()
     flights: list[int] = []
@@ -185,7 +194,7 @@ async def test_what_a_client_read_to_its_end_survives_kill_9(tmp_path: Path) -> 
 async def test_sigterm_lets_streams_end_and_every_answer_read_has_its_receipt(
     tmp_path: Path,
 ) -> None:
-    rng = random.Random(15)
+    rng = seeded(15)
     numbers = itertools.count(1)
     drain_s = 1.0
     totals: Counter[str] = Counter()

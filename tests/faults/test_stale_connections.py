@@ -6,13 +6,12 @@ come in: what never reached its handler is repeated once on a fresh connection, 
 
 import asyncio
 import itertools
-import random
 from pathlib import Path
 
 import fault_answers as answers
 import pytest
 from fault_client import Client
-from fault_gateway import Setup, running
+from fault_gateway import Setup, running, seeded
 from fault_upstream import Pause, Script, Seen, Step, Upstream
 
 pytestmark = pytest.mark.faults
@@ -23,7 +22,7 @@ BASE_BYTES = 700
 
 
 async def test_a_storm_of_stale_connections_fails_and_repeats_nothing(tmp_path: Path) -> None:
-    rng = random.Random(31)
+    rng = seeded(31)
     numbers = iter(range(1, REQUESTS + 1))
     kinds: dict[int, answers.Kind] = {}
     handled: dict[int, int] = {}

@@ -17,7 +17,7 @@ import fault_answers as answers
 import orjson
 import pytest
 from fault_client import Answer, ask
-from fault_gateway import Books, Gateway, Setup, due_nano_usd, running, scaled
+from fault_gateway import Books, Gateway, Setup, due_nano_usd, running, scaled, seeded
 from fault_upstream import Script, Step, Upstream
 
 from gateway.ledger.entry import Entry
@@ -230,7 +230,7 @@ def holds(case: Case, answer: Answer, entry: Entry) -> str:
 async def all_of(
     gateway: Gateway, upstream: Upstream, ways: tuple[Way, ...], seed: int
 ) -> list[tuple[Case, Answer, Entry]]:
-    rng = random.Random(seed)
+    rng = seeded(seed)
     numbers = itertools.count(1)
     cases = [
         a_case(kind, way, next(numbers), rng)
@@ -327,7 +327,7 @@ async def test_an_unreachable_upstream_is_told_as_such(tmp_path: Path) -> None:
 
 
 async def test_a_close_delimited_stream_that_ends_early_is_no_success(tmp_path: Path) -> None:
-    rng = random.Random(24)
+    rng = seeded(24)
     async with Upstream() as upstream, running(tmp_path, Setup(upstream.port)) as gateway:
         cases = []
         for number, kind in enumerate([*answers.KINDS] * 6, 1):
