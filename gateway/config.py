@@ -339,6 +339,8 @@ def _inert(raw: dict[str, Any]) -> tuple[str, ...]:
     for name, model in raw.get("models", {}).items():
         if model.get("strategy", "failover") != "failover":
             found.append(f"models.{name}.strategy")
+        if "weights" in model:
+            found.append(f"models.{name}.weights")
     if "default_max_output_tokens" in raw.get("billing", {}):
         found.append("billing.default_max_output_tokens")
     return tuple(found)
