@@ -24,6 +24,7 @@ import orjson
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 20.0
 STOP_S = 10.0
+FINAL_S = 2.0
 
 Name = Literal["gateway_key", "own_key"]
 Family = Literal["openai", "anthropic", "gemini"]
@@ -164,6 +165,16 @@ class Site:
         assert receipt["id"] == receipt_id
         return receipt
 
+    def final(self, headers: Mapping[str, str], caller: Caller) -> dict[str, Any]:
+        """The receipt once it is final, for a client that left before the last byte of an answer.
+
+        Only then it may take a moment: what ends the request is that the client has gone.
+        """
+        deadline = time.monotonic() + FINAL_S
+        while (receipt := self.receipt(headers, caller))["status"] == "in_progress":
+            assert time.monotonic() < deadline, receipt
+        return receipt
+
     def newest(self, caller: Caller) -> dict[str, str]:
         """The head of a caller's last answer as far as it names a receipt, for a client that
         shows none of it."""
@@ -226,7 +237,9 @@ def environment() -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not re.search(r"proxy$|^(OPENAI|ANTHROPIC|GEMINI|GOOGLE|LANGCHAIN|LANGSMITH)_", name, re.I)
+        if not re.search(
+            r"proxy$|^(OPENAI|ANTHROPIC|GEMINI|GOOGLE|LANGCHAIN|LANGSMITH)_", name, re.I
+        )
     }
     return {**kept, "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1"}
 

@@ -6,7 +6,7 @@ from typing import Any
 import anthropic
 import pytest
 from anthropic import Anthropic, AsyncAnthropic
-from anthropic.types import MessageParam, ToolParam
+from anthropic.types import MessageParam, RawMessageStreamEvent, ToolParam
 from client_site import Caller, Site, Used, Watch, steady
 
 pytestmark = pytest.mark.clients
@@ -37,13 +37,9 @@ def client(site: Site, caller: Caller, watch: Watch) -> Iterator[Anthropic]:
 
 
 @pytest.fixture
-async def async_client(
-    site: Site, caller: Caller, watch: Watch
-) -> AsyncIterator[AsyncAnthropic]:
+async def async_client(site: Site, caller: Caller, watch: Watch) -> AsyncIterator[AsyncAnthropic]:
     http = anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [watch.see_async]})
-    async with AsyncAnthropic(
-        base_url=site.gateway, api_key=caller.key, http_client=http
-    ) as made:
+    async with AsyncAnthropic(base_url=site.gateway, api_key=caller.key, http_client=http) as made:
         yield made
 
 
@@ -121,9 +117,7 @@ def test_a_tool_is_called_and_its_result_taken_back(
     assert answer.stop_reason == "tool_use"
     (call,) = answer.content
     assert (call.name, call.input) == ("get_forecast", {"city": "demo city", "days": 1})
-    site.settled(
-        watch.last.headers, caller, used(answer.usage), family="anthropic", stream=stream
-    )
+    site.settled(watch.last.headers, caller, used(answer.usage), family="anthropic", stream=stream)
     result = {"type": "tool_result", "tool_use_id": call.id, "content": "Rain, 12 degrees."}
     asked["messages"] = [
         *ASKING_FOR_TOOL,
@@ -160,9 +154,7 @@ def test_thinking_and_its_signature_arrive_untouched(
         plain.content[0].signature,
         plain.content[1].text,
     )
-    site.settled(
-        watch.last.headers, caller, used(answer.usage), family="anthropic", stream=stream
-    )
+    site.settled(watch.last.headers, caller, used(answer.usage), family="anthropic", stream=stream)
 
 
 def test_cached_tokens_are_told_apart_on_the_receipt(
@@ -181,9 +173,7 @@ def test_cached_tokens_are_told_apart_on_the_receipt(
         answer = client.messages.create(
             model=caller.model("anthropic"), max_tokens=50, system=system, messages=MESSAGES
         )
-        receipt = site.settled(
-            watch.last.headers, caller, used(answer.usage), family="anthropic"
-        )
+        receipt = site.settled(watch.last.headers, caller, used(answer.usage), family="anthropic")
         usage = receipt["usage"]
         assert usage["cache_read_input_tokens"] == answer.usage.cache_read_input_tokens
         assert usage["cache_creation_input_tokens"] == answer.usage.cache_creation_input_tokens
@@ -222,9 +212,7 @@ def test_the_beta_interface_and_its_query_work(
     else:
         answer = client.beta.messages.create(**asked)
     assert answer.content[0].text.startswith(SAID)
-    site.settled(
-        watch.last.headers, caller, used(answer.usage), family="anthropic", stream=stream
-    )
+    site.settled(watch.last.headers, caller, used(answer.usage), family="anthropic", stream=stream)
 
 
 async def test_the_asynchronous_client_gets_the_same_message_and_stream(
@@ -257,9 +245,7 @@ def test_the_base_url_may_carry_a_version_and_the_key_may_be_a_bearer_token(
     site.settled(watch.last.headers, caller, used(answer.usage), family="anthropic")
 
 
-def test_the_raw_response_shows_the_receipt(
-    client: Anthropic, site: Site, caller: Caller
-) -> None:
+def test_the_raw_response_shows_the_receipt(client: Anthropic, site: Site, caller: Caller) -> None:
     raw = client.messages.with_raw_response.create(
         model=caller.model("anthropic"), max_tokens=300, messages=MESSAGES
     )
@@ -314,7 +300,7 @@ def test_an_error_of_the_provider_reaches_the_caller_as_it_is(
 ) -> None:
     def refused(sdk: Anthropic, model: str) -> Any:
         with pytest.raises(anthropic.BadRequestError) as caught:
-            sdk.messages.create(model=model, max_tokens=9, messages=MESSAGES, temperature=9)
+            sdk.messages.create(model=model, max_tokens=9, messages=[])
         return caught.value.body
 
     body = refused(client, caller.model("anthropic"))
@@ -343,18 +329,19 @@ def test_the_package_tries_again_where_the_provider_is_overloaded(
         assert site.receipt(answer.headers, caller)["failure"]["stage"] == "upstream_status"
 
 
+@pytest.mark.parametrize("ending", ["", "+stall=1000000"], ids=["then_ends", "then_hangs"])
 def test_a_stream_that_the_provider_breaks_is_an_error_and_never_an_ending(
-    client: Anthropic, site: Site, caller: Caller, watch: Watch
+    client: Anthropic, site: Site, caller: Caller, watch: Watch, ending: str
 ) -> None:
-    model = "demo+error=6" if caller.billed else "claude-opus-4-5+error=6"
-    kinds = []
+    model = ("demo+error=6" if caller.billed else "claude-opus-4-5+error=6") + ending
+    got: list[RawMessageStreamEvent] = []
+    stream = client.messages.create(model=model, max_tokens=300, messages=MESSAGES, stream=True)
     with pytest.raises(anthropic.APIStatusError, match="Overloaded"):
-        for event in client.messages.create(
-            model=model, max_tokens=300, messages=MESSAGES, stream=True
-        ):
-            kinds.append(event.type)
+        got.extend(stream)
+    stream.close()
+    kinds = [event.type for event in got]
     assert kinds[0] == "message_start"
     assert "message_stop" not in kinds
-    receipt = site.receipt(watch.last.headers, caller)
+    receipt = site.final(watch.last.headers, caller)
     assert receipt["status"] == "failed"
     assert receipt["failure"]["stage"] == "upstream_stream"

@@ -50,9 +50,7 @@ def version(request: pytest.FixtureRequest) -> str | None:
 
 
 @pytest.fixture
-def client(
-    site: Site, caller: Caller, watch: Watch, version: str | None
-) -> Iterator[genai.Client]:
+def client(site: Site, caller: Caller, watch: Watch, version: str | None) -> Iterator[genai.Client]:
     with connect(site.gateway, caller.key, watch, version) as made:
         yield made
 
@@ -196,7 +194,8 @@ def test_embeddings_are_what_the_provider_makes(
     client: genai.Client, direct: genai.Client, site: Site, caller: Caller, watch: Watch
 ) -> None:
     def embed(sdk: genai.Client) -> Any:
-        answer = sdk.models.embed_content(model="gemini-embedding-001", contents=["one", "two"])
+        texts: Any = ["one", "two"]
+        answer = sdk.models.embed_content(model="gemini-embedding-001", contents=texts)
         assert answer.embeddings is not None
         return [one.values for one in answer.embeddings]
 
@@ -230,9 +229,7 @@ async def test_the_asynchronous_client_gets_the_same_content_and_stream(
     async with client.aio as aio:
         answer = await aio.models.generate_content(model=model, contents=CONTENTS)
         text, last = "", answer
-        async for chunk in await aio.models.generate_content_stream(
-            model=model, contents=CONTENTS
-        ):
+        async for chunk in await aio.models.generate_content_stream(model=model, contents=CONTENTS):
             text, last = text + (chunk.text or ""), chunk
     assert text == answer.text
     assert text.startswith(SAID)

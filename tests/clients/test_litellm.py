@@ -8,7 +8,6 @@ The gateway has to serve both.
 
 import importlib.util
 import os
-from collections.abc import Iterator
 from typing import Any
 
 # Read when LiteLLM is imported: it would fetch its table of prices from the network.
@@ -17,6 +16,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import litellm
 import pytest
 from client_site import TIERS, Caller, Site, Used
+from litellm import exceptions
 from litellm.llms.openai_like.json_loader import JSONProviderRegistry, SimpleProviderConfig
 
 pytestmark = [
@@ -64,9 +64,9 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def call(site: Site, caller: Caller) -> Iterator[dict[str, Any]]:
+def call(site: Site, caller: Caller) -> dict[str, Any]:
     """What every call says of where and who."""
-    yield {"api_base": f"{site.gateway}/api/v1", "api_key": caller.key}
+    return {"api_base": f"{site.gateway}/api/v1", "api_key": caller.key}
 
 
 def headers_of(answer: Any) -> dict[str, str]:
@@ -74,9 +74,7 @@ def headers_of(answer: Any) -> dict[str, str]:
     shown: dict[str, str] = answer._hidden_params["additional_headers"]
     prefix = "llm_provider-"
     return {
-        name.removeprefix(prefix): value
-        for name, value in shown.items()
-        if name.startswith(prefix)
+        name.removeprefix(prefix): value for name, value in shown.items() if name.startswith(prefix)
     }
 
 
@@ -218,11 +216,11 @@ def test_anthropic_and_gemini_models_answer_in_their_own_formats(
 
 def test_errors_are_told_as_litellm_tells_them(site: Site, gateway_key: Caller) -> None:
     base = {"api_base": f"{site.gateway}/api/v1", "messages": MESSAGES}
-    with pytest.raises(litellm.BadRequestError, match="Unknown model pricing: aibadgr/none"):
+    with pytest.raises(exceptions.BadRequestError, match="Unknown model pricing: aibadgr/none"):
         litellm.completion(model="openai/aibadgr/none", api_key=gateway_key.key, **base)
-    with pytest.raises(litellm.AuthenticationError, match="Invalid API key"):
+    with pytest.raises(exceptions.AuthenticationError, match="Invalid API key"):
         litellm.completion(model="openai/premium", api_key=gateway_key.key + "x", **base)
-    with pytest.raises(litellm.RateLimitError):
+    with pytest.raises(exceptions.RateLimitError):
         litellm.completion(
             model="openai/demo+status=429+retry_after=0",
             api_key=gateway_key.key,

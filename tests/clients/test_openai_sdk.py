@@ -11,7 +11,11 @@ import pydantic
 import pytest
 from client_site import Caller, Site, Used, Watch, steady
 from openai import AsyncOpenAI, OpenAI
-from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+from openai.types.chat import (
+    ChatCompletionChunk,
+    ChatCompletionMessageParam,
+    ChatCompletionToolParam,
+)
 from openai.types.responses import FunctionToolParam
 
 pytestmark = pytest.mark.clients
@@ -99,7 +103,7 @@ def test_a_chat_stream_is_what_the_provider_streams(
     asked = {"include_usage": True} if include_usage else None
 
     def chunks(sdk: OpenAI, model: str) -> list[Any]:
-        stream = sdk.chat.completions.create(
+        stream: Any = sdk.chat.completions.create(
             model=model,
             messages=MESSAGES,
             stream=True,
@@ -164,7 +168,10 @@ def test_a_tool_is_called_with_its_arguments(
 
     turn: Any = [
         *messages,
-        {"role": "assistant", "tool_calls": [call.model_dump(exclude={"function": {"parsed_arguments"}})]},  # noqa: E501
+        {
+            "role": "assistant",
+            "tool_calls": [call.model_dump(exclude={"function": {"parsed_arguments"}})],
+        },
         {"role": "tool", "tool_call_id": call.id, "content": "Rain, 12 degrees."},
     ]
     answer = client.chat.completions.create(model=model, messages=turn, tools=TOOLS)
@@ -352,9 +359,7 @@ def test_models_are_listed_with_their_prices(client: OpenAI, caller: Caller) -> 
     assert extra["context_length"] == 128_000
 
 
-def test_a_base_url_without_version_or_with_api_before_it_works(
-    site: Site, caller: Caller
-) -> None:
+def test_a_base_url_without_version_or_with_api_before_it_works(site: Site, caller: Caller) -> None:
     for suffix in ("", "/v1", "/api/v1", "/v1/v1", "/v1/openai"):
         with OpenAI(base_url=f"{site.gateway}{suffix}", api_key=caller.key) as sdk:
             if suffix:
@@ -365,9 +370,7 @@ def test_a_base_url_without_version_or_with_api_before_it_works(
                 assert (answer.choices[0].message.content or "").startswith(SAID)
             else:
                 with pytest.raises(openai.NotFoundError, match="No such"):
-                    sdk.chat.completions.create(
-                        model=caller.model("openai"), messages=MESSAGES
-                    )
+                    sdk.chat.completions.create(model=caller.model("openai"), messages=MESSAGES)
 
 
 # Errors
@@ -450,18 +453,21 @@ def test_the_package_waits_as_the_provider_says_and_tries_again(
     assert len({answer.headers["x-badgr-receipt-id"] for answer in watch.answers}) == 3
 
 
+@pytest.mark.parametrize("ending", ["", "+stall=1000000"], ids=["then_ends", "then_hangs"])
 def test_a_stream_that_the_provider_breaks_is_an_error_and_never_an_ending(
-    client: OpenAI, site: Site, caller: Caller, watch: Watch
+    client: OpenAI, site: Site, caller: Caller, watch: Watch, ending: str
 ) -> None:
-    model = "demo+error=5" if caller.billed else "gpt-4o+error=5"
-    got = []
+    # The package leaves at the error, so whether the upstream ends or not must not matter.
+    model = ("demo+error=5" if caller.billed else "gpt-4o+error=5") + ending
+    got: list[ChatCompletionChunk] = []
+    stream = client.chat.completions.create(model=model, messages=MESSAGES, stream=True)
     with pytest.raises(openai.APIError) as caught:
-        for chunk in client.chat.completions.create(model=model, messages=MESSAGES, stream=True):
-            got.append(chunk)
+        got.extend(stream)
+    stream.close()
     assert "failed while it was answering" in caught.value.message
     assert len(got) == 5
     assert all(chunk.choices[0].finish_reason is None for chunk in got)
-    receipt = site.receipt(watch.last.headers, caller)
+    receipt = site.final(watch.last.headers, caller)
     assert receipt["status"] == "failed"
     assert receipt["failure"]["stage"] == "upstream_stream"
 
@@ -470,10 +476,10 @@ def test_a_stream_that_is_cut_is_an_error_and_never_an_ending(
     client: OpenAI, site: Site, caller: Caller, watch: Watch
 ) -> None:
     model = "demo+cut=2000" if caller.billed else "gpt-4o+cut=2000"
-    got = []
+    got: list[ChatCompletionChunk] = []
+    stream = client.chat.completions.create(model=model, messages=MESSAGES, stream=True)
     with pytest.raises(openai.APIError):
-        for chunk in client.chat.completions.create(model=model, messages=MESSAGES, stream=True):
-            got.append(chunk)
+        got.extend(stream)
     assert got
     assert all(chunk.choices[0].finish_reason is None for chunk in got)
     receipt = site.receipt(watch.last.headers, caller)
