@@ -191,6 +191,10 @@ class Exchange:
             self.connection.abort()
         failure = Failure("client_disconnect", "client_disconnect", "The client disconnected")
         metered = None if self._relay is None else self._relay.metered()
+        if metered is not None and metered.fault is not None:
+            # The upstream's own error event came first; clients leave at it.
+            self.streamed(metered, self.finished)
+            return
         ended: settlement.Ended = "no_answer" if self._relay is None else "client_left"
         if self.answer_status >= 400:
             ended = "no_answer"

@@ -6,6 +6,7 @@ made by `app.py`; the ledger and accounts are Protocols here, so that another st
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -35,6 +36,7 @@ from gateway.wire.envelope import Envelope
 UPLOAD_BUFFER_BYTES_MAX = 256 * 1024
 """Bytes of a streamed upload that may wait for the upstream: the bound on memory per upload."""
 
+_log = logging.getLogger(__name__)
 _BODYLESS_METHODS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
 
@@ -181,6 +183,10 @@ class Proxy:
         except asyncio.CancelledError:
             exchange.client_gone()
             raise
+        except Exception:  # noqa: BLE001 - whatever failed here, the caller gets an answer
+            _log.exception("a request failed: %s %s", down.method, endpoint.label)
+            exchange.refuse(GatewayError("internal_error", "The gateway failed", stage="gateway"))
+            await _settled(exchange)
 
     def begin(self, down: Downstream, done: Callable[[], None]) -> bool:
         """Serve the common request without a task; False, and nothing done, for any other.
