@@ -486,8 +486,12 @@ async def serving(text: str, *, drain_s: float = 1.0) -> AsyncIterator[Running]:
 async def gateway_before(
     directory: Path, script: Script, **sections: str
 ) -> AsyncIterator[tuple[Running, Upstream]]:
-    """A gateway in `directory`, before an upstream that answers by `script`."""
+    """A gateway in `directory`, before an upstream that answers by `script`.
+
+    `sections` as for `config_text`; `{url}` in them is the upstream's.
+    """
     async with Upstream(script).running() as upstream:
-        text = config_text(directory / "gateway.db", upstream.url, **sections)
+        told = {name: lines.replace("{url}", upstream.url) for name, lines in sections.items()}
+        text = config_text(directory / "gateway.db", upstream.url, **told)
         async with serving(text) as running:
             yield running, upstream
