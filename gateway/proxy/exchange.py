@@ -203,6 +203,10 @@ class Exchange:
     def cut_short(self) -> None:
         """The gateway stops before the answer is whole: its own fault, nothing is charged."""
         if self.settled:
+            relay, connection = self._relay, self.connection
+            if connection is not None and connection.sink is relay is not None:
+                # All was said and only the upstream's own end is missing: not waited for.
+                connection.fail(Broken("gateway", "the gateway is stopping"))
             return
         if self.connection is not None:
             self.connection.abort()
