@@ -186,10 +186,15 @@ class Exchange:
         if self._relay is not None:
             self._relay.client_gone()
 
-    def _leave(self) -> None:
+    def client_stalled(self) -> None:
+        """The client read nothing for too long: it is given up, as one that left."""
+        self._leave("The client stopped reading")
+        self.down.abort()
+
+    def _leave(self, message: str = "The client disconnected") -> None:
         if self.connection is not None:
             self.connection.abort()
-        failure = Failure("client_disconnect", "client_disconnect", "The client disconnected")
+        failure = Failure("client_disconnect", "client_disconnect", message)
         metered = None if self._relay is None else self._relay.metered()
         if metered is not None and metered.fault is not None:
             # The upstream's own error event came first; clients leave at it.
@@ -436,7 +441,7 @@ class Exchange:
         target = self.target
         self.attempts.append(
             Attempt(target.provider.name, target.model, outcome, status,
-                    round((now - self._attempt_at) * 1000, 3))
+                    (now - self._attempt_at) * 1000)
         )  # fmt: skip
         self.services.metrics.attempts.child(target.provider.name, outcome)[0] += 1
 
@@ -473,7 +478,12 @@ class Exchange:
         caller, target = self.caller, self.target
         if self.opening is None:
             self.opening = self._opening(self.endpoint.model or "", stream=False, size=0)
-        known = None if target is None or self.endpoint.free else services.router.known(target)
+        known = None
+        price_of = None
+        if target is not None:
+            known = None if self.endpoint.free else services.router.known(target)
+            if metered is not None and metered.usage is not None and metered.usage.billed_besides:
+                price_of = services.price_of(target)
         bill = settlement.bill(
             ended,
             metered,
@@ -481,18 +491,15 @@ class Exchange:
             request_bytes=self.opening.bytes,
             model=known,
             multiplier=caller.multiplier,
-            price_of=None if target is None else services.price_of(target),
+            price_of=price_of,
         )
-        own_s = (self.sent_at or now) - self.ready_at - (self.connect_s or 0.0)
-        first_byte = self.first_byte_at
+        connect_s = self.connect_s
+        own_ms = ((self.sent_at or now) - self.ready_at - (connect_s or 0.0)) * 1000
         entry = Entry(
             opening=self.opening,
             status=status,
             http_status=http_status,
             failure=failure,
-            provider=None if target is None else target.provider.name,
-            route_model=None if target is None else target.model,
-            route_format=None if target is None else self.endpoint.format,
             upstream_request_id=self.upstream_request_id,
             attempts=self.attempts,
             usage=bill.usage,
@@ -501,18 +508,20 @@ class Exchange:
             billed=caller.key is not None,
             price=bill.price,
             rate_multiplier=caller.multiplier,
-            connect_ms=_ms(self.connect_s),
-            first_byte_ms=_ms(first_byte - self.started_at) if first_byte else None,
-            total_ms=round((now - self.started_at) * 1000, 3),
-            gateway_ms=round(max(own_s, 0.0) * 1000, 3),
-            response_id=None if metered is None else metered.response_id,
-            response_model=None if metered is None else metered.response_model,
+            connect_ms=None if connect_s is None else connect_s * 1000,
+            total_ms=(now - self.started_at) * 1000,
+            gateway_ms=own_ms if own_ms > 0.0 else 0.0,
         )
+        if target is not None:
+            entry.provider = target.provider.name
+            entry.route_model = target.model
+            entry.route_format = self.endpoint.format
+        if self.first_byte_at:
+            entry.first_byte_ms = (self.first_byte_at - self.started_at) * 1000
+        if metered is not None:
+            entry.response_id = metered.response_id
+            entry.response_model = metered.response_model
         services.metrics.settled(entry, "other" if known is None else known.id)
         if services.log_request is not None:
             services.log_request(entry, caller)
         services.ledger.finish(entry, durable)
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)

@@ -143,6 +143,42 @@ class Plan(msgspec.Struct):
     query: str
 
 
+class Remembered(msgspec.Struct):
+    """A connection's last common request: most clients send the same header section every time.
+
+    `before` and `after` are the section around the one field that changes, Content-Length. Who
+    calls is asked anew each time, as a key can be revoked in between; the rest follows from bytes
+    that are compared.
+    """
+
+    path: str
+    query: str
+    length_name: bytes
+    before: tuple[tuple[bytes, bytes], ...]
+    after: tuple[tuple[bytes, bytes], ...]
+    inbound: Inbound
+    endpoint: Endpoint
+    credential: bytes
+    caller: Caller
+    user: User | None
+    target: Target | None = None
+    key: bytes | None = None
+    head: bytes = b""
+
+    def fits(self, down: Downstream) -> bool:
+        """Whether a request has this path and header section."""
+        raw = down.headers
+        at = len(self.before)
+        return (
+            len(raw) == at + 1 + len(self.after)
+            and raw[at][0] == self.length_name
+            and raw[:at] == self.before
+            and raw[at + 1 :] == self.after
+            and down.path == self.path
+            and down.query == self.query
+        )
+
+
 class Proxy:
     """The proxied endpoints of one gateway."""
 
@@ -198,15 +234,11 @@ class Proxy:
         services = self.services
         if down.method != "POST" or services.draining or not services.ledger.writable:
             return False
-        inbound = headers.read(down.headers)
-        notes = inbound.notes
-        if b"expect" in notes or b"content-encoding" in notes or "key=" in down.query:
+        memory = self._recall(down)
+        if memory is None:
             return False
-        endpoint = self._endpoint(down.path, down.query, headers.spoken(inbound))
-        if endpoint is None or not endpoint.metered:
-            return False
+        endpoint, caller, inbound = memory.endpoint, memory.caller, memory.inbound
         try:
-            caller = self.identify(inbound, self.cors(inbound))
             body = down.body_now(services.config.server.max_body_bytes)
             seen = envelope.peek(body, endpoint.format)
             model = endpoint.model or seen.model
@@ -233,8 +265,44 @@ class Proxy:
                 self._resume(exchange, plan, verdict, done)
 
         exchange.watcher = watch
-        exchange.send(connection, self._request(exchange, plan, target))
+        exchange.send(connection, self._request(exchange, plan, target, memory))
         return True
+
+    def _recall(self, down: Downstream) -> Remembered | None:
+        """Who asks for what; None where the request is not common, or its caller is nobody."""
+        services = self.services
+        memory = down.memory
+        if isinstance(memory, Remembered) and memory.fits(down):
+            if memory.user is None:
+                return memory
+            key = services.accounts.identify(memory.credential, services.wall_ms())
+            same = key is not None and key is memory.caller.key
+            if same and services.accounts.user(memory.user.id) is memory.user:
+                return memory
+        inbound = headers.read(down.headers)
+        notes = inbound.notes
+        if b"expect" in notes or b"content-encoding" in notes or "key=" in down.query:
+            return None
+        endpoint = self._endpoint(down.path, down.query, headers.spoken(inbound))
+        if endpoint is None or not endpoint.metered:
+            return None
+        try:
+            caller = self.identify(inbound, self.cors(inbound))
+        except GatewayError:
+            return None  # the other way tells it
+        raw = down.headers
+        at = next((i for i, (name, _) in enumerate(raw) if name.lower() == b"content-length"), -1)
+        if at < 0:
+            return None
+        key = caller.key
+        user = None if key is None else services.accounts.user(key.user_id)
+        credential = inbound.credentials[caller.slot]
+        memory = Remembered(
+            down.path, down.query, raw[at][0], raw[:at], raw[at + 1 :], inbound, endpoint,
+            credential, caller, user,
+        )  # fmt: skip
+        down.memory = memory
+        return memory
 
     def _resume(
         self, exchange: Exchange, plan: Plan, verdict: Verdict, done: Callable[[], None]
@@ -441,7 +509,13 @@ class Proxy:
             exchange.connect_s = services.time() - begun
         return connection
 
-    def _request(self, exchange: Exchange, plan: Plan, target: Target) -> bytes:
+    def _request(
+        self,
+        exchange: Exchange,
+        plan: Plan,
+        target: Target,
+        memory: Remembered | None = None,
+    ) -> bytes:
         """The request as this target gets it, head and body in one piece for one write."""
         body, seen = plan.body, plan.envelope
         endpoint = exchange.endpoint
@@ -458,12 +532,25 @@ class Proxy:
                 renamed = None
             if ask or renamed is not None:
                 body = envelope.rewrite(body, seen, model=renamed, include_usage=ask)
-        length = b""
+        key = None if exchange.caller.key is None else target.provider.next_key()
+        if key is not None:
+            exchange.secret = key
+        if memory is None:
+            start = self._head(exchange, plan, target, key)
+        elif memory.target is target and memory.key == key:
+            start = memory.head
+        else:
+            start = memory.head = self._head(exchange, plan, target, key)
+            memory.target, memory.key = target, key
         if body or exchange.down.method not in _BODYLESS_METHODS:
-            length = b"Content-Length: %d\r\n" % len(body)
-        return self._head(exchange, plan, target, length) + body
+            return b"%bContent-Length: %d\r\n\r\n%b" % (start, len(body), body)
+        return start + b"\r\n"
 
-    def _head(self, exchange: Exchange, plan: Plan, target: Target, framing: bytes) -> bytes:
+    def _head(self, exchange: Exchange, plan: Plan, target: Target, key: bytes | None) -> bytes:
+        """The head for a target, but for its framing and the blank line; `key` is the provider's.
+
+        It follows from the caller's headers, the path, the target and the key alone.
+        """
         endpoint, caller, inbound = exchange.endpoint, exchange.caller, plan.inbound
         path = endpoint.path
         if endpoint.model is not None and target.model not in ("", endpoint.model):
@@ -479,11 +566,9 @@ class Proxy:
             credential = headers.caller_credential(endpoint.family, caller.slot, caller.secret)
             credential += inbound.tenant
         else:
-            key = target.provider.next_key()
-            exchange.secret = key or b""
             credential = b"" if key is None else headers.provider_credential(endpoint.family, key)
-        return b"%b%b%b%bAccept-Encoding: identity\r\n\r\n" % (
-            start.encode("latin-1"), credential, inbound.forward, framing,
+        return b"%b%b%bAccept-Encoding: identity\r\n" % (
+            start.encode("latin-1"), credential, inbound.forward,
         )  # fmt: skip
 
     # -- streamed uploads ----------------------------------------------------------------------
@@ -515,7 +600,10 @@ class Proxy:
         connection = await self._connection(exchange, target, fresh=True)
         if connection is not None:
             connection.request_done = False
-            exchange.send(connection, self._head(exchange, plan, target, framing))
+            key = None if exchange.caller.key is None else target.provider.next_key()
+            exchange.secret = key or exchange.secret
+            start = self._head(exchange, plan, target, key)
+            exchange.send(connection, b"%b%b\r\n" % (start, framing))
             await self._pump(exchange, connection, chunked=size is None)
         await _settled(exchange)
 

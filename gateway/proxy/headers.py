@@ -209,6 +209,13 @@ class Answer:
         self.request_id: bytes | None = None
 
 
+PLAIN_LINES_MAX = 1024
+PLAIN_LINE_BYTES_MAX = 80
+_plain: set[bytes] = set()
+"""Lines known to go on as they are: upstreams say most of theirs in every answer. Bounded, as
+some change every time; what is in it decides nothing but speed."""
+
+
 def answer(lines: list[bytes], secret: bytes) -> Answer:
     """Sort an answer's head (status line first); the lines that go on stay as they came.
 
@@ -217,10 +224,15 @@ def answer(lines: list[bytes], secret: bytes) -> Answer:
     found = Answer()
     out: list[bytes] = []
     for line in lines:
+        if line in _plain:
+            out.append(line)
+            continue
         colon = line.find(b":")
         what = _OUTBOUND.get(line[:colon].lower())
         if what is None:
             out.append(line)
+            if len(_plain) < PLAIN_LINES_MAX and len(line) < PLAIN_LINE_BYTES_MAX:
+                _plain.add(line)
         elif what == _TYPE:
             found.content_type = line[colon + 1 :].partition(b";")[0].strip().lower()
             out.append(line)

@@ -21,16 +21,33 @@ if TYPE_CHECKING:
 BUFFERED_BYTES_MAX = 4 * 1024 * 1024
 """A longer JSON answer streams through instead of waiting here: bounds memory per request."""
 
+HELD_BYTES_MAX = 256 * 1024
+"""Bytes that may wait for the row that opens the receipt before their upstream is paused. A slow
+disk must not let a quick upstream fill the memory."""
+
 LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Relay:
     """What all relays share: they are asked for by the exchange, and called by the connection."""
 
-    __slots__ = ("exchange",)
+    __slots__ = ("_held_bytes", "exchange")
 
     def __init__(self, exchange: "Exchange") -> None:
         self.exchange = exchange
+        self._held_bytes = 0
+
+    def _hold(self, data: bytes) -> None:
+        """Count what cannot go out yet, and pause the upstream where it gets too much."""
+        self._held_bytes += len(data)
+        if self._held_bytes > HELD_BYTES_MAX:
+            self.exchange.client_paused()
+
+    def _let_go(self) -> None:
+        """It went out: read on, unless the client is the slow one now."""
+        if self._held_bytes > HELD_BYTES_MAX and not self.exchange.down.paused():
+            self.exchange.client_resumed()
+        self._held_bytes = 0
 
     def head(self, status: int, lines: Lines) -> None:
         """Never called: the exchange has taken the head."""
@@ -154,6 +171,7 @@ class Streamed(Relay):
             self.exchange.down.write(self._frame(out))
             return
         self._backlog.append(out)
+        self._hold(out)
         if not self._waiting:
             self._waiting = True
             self.exchange.when_opened(self._opened)
@@ -175,6 +193,7 @@ class Streamed(Relay):
             framing = b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
             out = b"%b%b%b" % (head, framing, out)
         self.exchange.down.write(out)
+        self._let_go()
 
     def _settle(self) -> None:
         self._state = "settling"
@@ -211,6 +230,9 @@ class Streamed(Relay):
             return
         if self._state == "held" and not self._backlog:
             exchange.answer_broke(error)
+            return
+        if error.kind == "client_stalled":
+            exchange.client_stalled()
             return
         failure = exchange.failure_of(error)
         self._error = errors.stream_event(failure, exchange.endpoint, exchange.id, self._last)
@@ -283,6 +305,7 @@ class Raw(Relay):
             self.exchange.down.write(data)
             return
         self._pending.append(data)
+        self._hold(data)
         if not self._waiting:
             self._waiting = True
             self.exchange.when_opened(self._begin)
@@ -292,6 +315,7 @@ class Raw(Relay):
             self._begun = True
             self.exchange.down.write(self._head + b"".join(self._pending))
             self._pending.clear()
+            self._let_go()
 
     def end(self) -> None:
         self.settled = True
@@ -313,6 +337,9 @@ class Raw(Relay):
             self.exchange.answer_broke(error)
             return
         self.settled = True
+        if error.kind == "client_stalled":
+            self.exchange.client_stalled()
+            return
         metered = None if self._tap is None else self._tap.metered()
         self.exchange.stream_broke(self.exchange.failure_of(error), metered, self._cut)
 

@@ -77,6 +77,15 @@ class Downstream:
         """Called when the client leaves a request that runs without a task."""
 
     @property
+    def memory(self) -> object:
+        """What `Proxied.begin` keeps of this connection's last request, for its next."""
+        return self._connection.memory
+
+    @memory.setter
+    def memory(self, value: object) -> None:
+        self._connection.memory = value
+
+    @property
     def peer_gone(self) -> bool:
         """Whether the client closed its connection."""
         return self._connection.transport is None
@@ -177,13 +186,14 @@ class Proxied(Protocol):
 class ClientConnection(RequestHandler):
     """One client connection; see the module docstring."""
 
-    __slots__ = ("_busy", "_declined", "downstream", "proxied")
+    __slots__ = ("_busy", "_declined", "downstream", "memory", "proxied")
 
     def __init__(self, manager: "ClientServer", **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self.proxied: Proxied = manager.proxied
         self.downstream: Downstream | None = None
         self._declined: Downstream | None = None
+        self.memory: object = None
         self._busy = False
         """A request runs without a task: `start` must leave the queue alone."""
 

@@ -75,7 +75,7 @@ def test_the_writing_connection_cannot_change_or_delete(
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("id", to_bytes(new_id())),
+        pytest.param("id", to_bytes(new_id()), id="another-id"),
         ("owner", "user:2"),
         ("created_ms", 0),
         ("status", "failed"),
