@@ -115,6 +115,11 @@ class _Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
 
+    @property
+    def writable(self) -> bool:
+        """False while the other side takes nothing."""
+        return self._writable.is_set()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
