@@ -10,12 +10,11 @@ byte-code is compiled for this archive (checked by content, not by time).
 """
 
 import base64
-import compileall
 import hashlib
 import io
 import os
-import py_compile
 import re
+import subprocess
 import sys
 import tempfile
 import zipfile
@@ -145,16 +144,21 @@ def _write(site: Path, name: PurePosixPath, content: bytes) -> None:
 
 
 def _compile(site: Path) -> None:
-    # The unpacked directory is never changed, so its byte-code need never be held to its source.
-    done = compileall.compile_dir(
-        site,
-        stripdir=str(site),
-        prependdir="gateway.pyz",
-        quiet=1,
-        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    """Byte-code beside every module, never held to its source again: nobody changes either.
+
+    In a process of its own with a fixed hash seed: the order of a constant set, and what is shared
+    between constants, depend on what the process did before.
+    """
+    command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+    done = subprocess.run(
+        [*command, "-s", str(site), "-p", "gateway.pyz", str(site)],
+        env={"PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    if not done:
-        raise BuildError("a module could not be compiled")
+    if done.returncode:
+        raise BuildError(f"a module could not be compiled: {done.stdout}{done.stderr}")
 
 
 def _files(directory: Path) -> list[Path]:
