@@ -56,9 +56,16 @@ _CHARGES = _prepared(
     6,
     f"{_FILLED} ON CONFLICT (ref, kind) DO NOTHING",
 )
+_RESPONSES = _prepared(
+    "INSERT INTO responses SELECT * FROM (VALUES ", 3, f"{_FILLED} ON CONFLICT DO NOTHING"
+)
 _CLOSED = _prepared("DELETE FROM openings WHERE id IN (VALUES ", 1, ")")
 
+STATEFUL_FORMAT = "openai_responses"
+"""The one format whose answers a provider keeps for later calls."""
+
 Job = Callable[[sqlite3.Connection], None]
+Row = tuple[Any, ...]
 
 
 class Store:
@@ -93,7 +100,8 @@ class Store:
     ) -> int:
         """Write one transaction and return how many rows it added, once they are durable.
 
-        Each entry brings its receipt, its charge and the removal of its opening. An entry whose
+        Each entry brings its receipt, its charge, the maker of the response that its provider
+        stores, and the removal of its opening. An entry whose
         id has a receipt already was written by an earlier commit and is passed over, charge and
         all. Jobs run last; what one raises undoes the whole transaction, so it keeps to itself
         what concerns only its own caller (`in_savepoint`). After any error call `rollback`.
@@ -113,7 +121,7 @@ class Store:
     ) -> int:
         conn = self.conn
         opened = [(ids.to_bytes(opening.id), _encoded_opening(opening)) for opening in openings]
-        seq, head, receipts, charges = self._chained(entries)
+        seq, head, receipts, charges, responses = self._chained(entries)
         alone = not receipts and not jobs and len(opened) <= ROWS_MAX
         if not alone:
             conn.execute("BEGIN IMMEDIATE")
@@ -121,6 +129,7 @@ class Store:
         if receipts:
             _write(conn, _RECEIPTS, receipts)
             _write(conn, _CHARGES, charges)
+            _write(conn, _RESPONSES, responses)
             closed = [(row[1],) for row in receipts if row[1] in self._open]
             _write(conn, _CLOSED, closed)
             mac = chain.seal(self._key, seq, head)
@@ -136,11 +145,12 @@ class Store:
 
     def _chained(
         self, entries: Sequence[Entry]
-    ) -> tuple[int, bytes, list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-        """Encode, number and hash: the new end of the chain, receipt rows, charge rows."""
+    ) -> tuple[int, bytes, list[Row], list[Row], list[Row]]:
+        """Encode, number, hash: the new end of the chain; rows of receipts, charges, responses."""
         seq, head = self._seq, self._head
-        receipts: list[tuple[Any, ...]] = []
-        charges: list[tuple[Any, ...]] = []
+        receipts: list[Row] = []
+        charges: list[Row] = []
+        responses: list[Row] = []
         for given in entries:
             entry, body = _encoded_entry(given)
             opening = entry.opening
@@ -168,7 +178,9 @@ class Store:
                         created_ms,
                     )
                 )
-        return seq, head, receipts, charges
+            if entry.billed and entry.response_id and opening.format == STATEFUL_FORMAT:
+                responses.append((entry.response_id, opening.owner, entry.provider or ""))
+        return seq, head, receipts, charges, responses
 
     def _unwritten(self, entries: Sequence[Entry]) -> list[Entry]:
         fresh: dict[str, Entry] = {}

@@ -47,6 +47,10 @@ _FIRST = (
         model TEXT NOT NULL, body BLOB NOT NULL, hash BLOB NOT NULL CHECK (length(hash) = 32)
     ) STRICT""",
     "CREATE INDEX receipts_by_owner ON receipts (owner, seq)",
+    # Who made a response that its provider stores, and which provider that is: all gateway keys
+    # share the provider's account, and only its maker may go on with it.
+    """CREATE TABLE responses (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, provider TEXT NOT NULL) STRICT, WITHOUT ROWID""",
     # Both sides of a transfer in one row: it cannot be posted by half.
     """CREATE TABLE transfers (
         seq INTEGER PRIMARY KEY, ref TEXT NOT NULL, kind TEXT NOT NULL, debit INTEGER NOT NULL,

@@ -100,6 +100,9 @@ def listing_query(
     return f"{_RECEIPT}{clause} ORDER BY r.seq DESC LIMIT ?", (*params, limit)
 
 
+RESPONSE_OWNER = "SELECT owner, provider FROM responses WHERE id = ?"
+
+
 def to_receipt(row: Any) -> Receipt:
     """A row of the two queries above as a value; StoreError where its body cannot be read."""
     sequence, body, digest, previous = row

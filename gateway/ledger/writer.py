@@ -22,8 +22,8 @@ goes to `on_fatal`: the process must end, and the next start reads the truth.
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, TypeVar
 
 import aiosqlite
 
@@ -274,14 +274,26 @@ class Ledger:
         await self._all_landed()
         return await self._fetch(*store.listing_query((owner, status, model), after, limit))
 
+    async def state_owner(self, response_id: str) -> tuple[str, str] | None:
+        """Who made a response that its provider stores, and the provider: (owner, provider).
+
+        None for a response that no gateway key made. Raises StoreError.
+        """
+        await self._all_landed()
+        for owner, provider in await self._rows(store.RESPONSE_OWNER, (response_id,)):
+            return owner, provider
+        return None
+
     async def _fetch(self, sql: str, params: tuple[object, ...]) -> list[Receipt]:
+        return [store.to_receipt(row) for row in await self._rows(sql, params)]
+
+    async def _rows(self, sql: str, params: tuple[object, ...]) -> Iterable[Any]:
         self._refuse_if_gone()
         assert self._reader is not None
         try:
-            rows = await self._reader.execute_fetchall(sql, params)
+            return await self._reader.execute_fetchall(sql, params)
         except sqlite3.Error as exc:
             raise StoreError(f"{self._path}: {exc}") from exc
-        return [store.to_receipt(row) for row in rows]
 
     def _refuse_if_gone(self) -> None:
         if self._error is not None:
