@@ -261,7 +261,7 @@ class Exchange:
             self.bodyless = True
             self.bodyless_length = None if status == 204 else length
             relay = Buffered(self, lines, None)
-        elif status >= 400:
+        elif status >= 300:
             relay = Buffered(self, lines, None)
         elif kind == b"text/event-stream" and not encoded:
             lines += b"X-Accel-Buffering: no\r\n"

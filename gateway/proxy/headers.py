@@ -70,7 +70,7 @@ _TYPE, _LENGTH, _REQUEST_ID, _ENCODING = range(5, 9)
 _OUTBOUND: dict[bytes, int] = {
     **dict.fromkeys(
         (
-            b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te",
+            b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te",
             b"trailer", b"transfer-encoding", b"upgrade", b"set-cookie", b"set-cookie2",
             b"strict-transport-security", b"alt-svc", b"access-control-allow-origin",
             b"access-control-expose-headers", b"access-control-allow-credentials", b"nel",
@@ -78,12 +78,14 @@ _OUTBOUND: dict[bytes, int] = {
         ),
         _DROP,
     ),
+    b"connection": _CONNECTION,
     b"content-type": _TYPE,
     b"content-length": _LENGTH,
     b"content-encoding": _ENCODING,
     b"x-request-id": _REQUEST_ID,
     b"request-id": _REQUEST_ID,
 }  # fmt: skip
+_NOTHING_LISTED = frozenset((b"", b", keep-alive", b", close"))
 UPSTREAM_ID_HEADER = b"X-Upstream-Request-Id"
 
 _SLOTS = (b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key")
@@ -124,7 +126,7 @@ def read(raw: Raw) -> Inbound:
             if lower in _FORWARDED_NOTES:
                 forward.append(b"%b: %b\r\n" % (name, value))
         elif what == _CONNECTION:
-            listed = value.lower()
+            listed = value.lower() if listed is None else b"%b,%b" % (listed, value.lower())
         elif what == _TENANT:
             tenant += b"%b: %b\r\n" % (name, value)
     if listed is not None and listed not in (b"keep-alive", b"close"):
@@ -223,6 +225,7 @@ def answer(lines: list[bytes], secret: bytes) -> Answer:
     """
     found = Answer()
     out: list[bytes] = []
+    listed = b""
     for line in lines:
         if line in _plain:
             out.append(line)
@@ -244,15 +247,30 @@ def answer(lines: list[bytes], secret: bytes) -> Answer:
         elif what == _ENCODING:
             found.content_encoding = line[colon + 1 :].strip()
             out.append(line)
+        elif what == _CONNECTION:
+            listed += b"," + line[colon + 1 :].lower()
     out[0] = b""  # the status line
     out.append(b"")
-    joined = b"\r\n".join(out)
+    found.lines = _joined(out, listed, secret)
+    return found
+
+
+def _joined(lines: list[bytes], listed: bytes, secret: bytes) -> bytes:
+    """The lines as bytes, less what a Connection field lists and what holds the secret."""
+    if listed not in _NOTHING_LISTED:
+        lines = _unlisted(lines, listed)
+    joined = b"\r\n".join(lines)
     if (secret and secret in joined) or b"\n " in joined or b"\n\t" in joined:
         # A folded line (RFC 9112 §5.2) could be the rest of one that was dropped.
-        kept = [line for line in out if not (secret and secret in line)]
+        kept = [line for line in lines if not (secret and secret in line)]
         joined = b"\r\n".join([line for line in kept if line[:1] not in (b" ", b"\t")])
-    found.lines = joined[2:]
-    return found
+    return joined[2:]
+
+
+def _unlisted(lines: list[bytes], listed: bytes) -> list[bytes]:
+    """The lines without those that a Connection field lists: they are for one hop alone."""
+    names = {name for token in listed.split(b",") if (name := token.strip())}
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
 def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

@@ -103,7 +103,8 @@ class Buffered(Relay):
         if self._tap is not None:
             self._tap.feed(body)
             metered = self._tap.metered()
-            if metered.usage is None and not self.exchange.is_json(body):
+            unread = metered.usage is None and (body or self.exchange.endpoint.metered)
+            if unread and not self.exchange.is_json(body):
                 self.exchange.refuse_answer(
                     "bad_upstream_response", "The upstream's answer is not JSON", "upstream_status"
                 )
