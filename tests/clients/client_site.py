@@ -26,7 +26,7 @@ START_S = 20.0
 STOP_S = 10.0
 FINAL_S = 2.0
 
-Name = Literal["gateway_key", "own_key"]
+Name = Literal["gateway_key", "own_key", "gateway_key_of_another"]
 Family = Literal["openai", "anthropic", "gemini"]
 
 PROVIDERS: dict[Family, str] = {"openai": "openai", "anthropic": "anthropic", "gemini": "google"}
@@ -94,7 +94,7 @@ class Caller(msgspec.Struct, frozen=True):
 
     @property
     def billed(self) -> bool:
-        return self.name == "gateway_key"
+        return self.name != "own_key"
 
     def model(self, family: Family) -> str:
         return "premium" if self.billed else MODELS[family]
@@ -246,20 +246,28 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def serving(directory: Path) -> Iterator[Site]:
-    """Both processes, with a user and a key made by the command; stopped in the end."""
+    """Both processes, with users and keys made by the command; stopped in the end."""
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(
             _process(directory, "upstream", ["gateway.demo", "--port", "0"])
         )
         config = directory / "config.toml"
         config.write_text(_CONFIG.format(directory=directory, upstream=upstream))
-        _command(directory, "users", "create", "ann")
-        made = _command(directory, "keys", "create", "--user", "ann")
+        keys: dict[Name, str] = {
+            "gateway_key": _key_of(directory, "ann"),
+            "gateway_key_of_another": _key_of(directory, "bob"),
+            "own_key": "sk-of-the-caller",
+        }
         gateway = stack.enter_context(
             _process(directory, "gateway", ["gateway", "serve", "--config", str(config)])
         )
-        keys: dict[Name, str] = {"gateway_key": made["key"], "own_key": "sk-of-the-caller"}
         yield stack.enter_context(contextlib.closing(Site(gateway, upstream, keys)))
+
+
+def _key_of(directory: Path, user: str) -> str:
+    _command(directory, "users", "create", user)
+    key: str = _command(directory, "keys", "create", "--user", user)["key"]
+    return key
 
 
 def _command(directory: Path, *words: str) -> Any:
