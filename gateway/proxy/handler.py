@@ -394,7 +394,8 @@ class Proxy:
     async def _plan(self, exchange: Exchange, inbound: Inbound, query: str, body: bytes) -> Plan:
         endpoint = exchange.endpoint
         json = body[:1] == b"{" or endpoint.metered or (endpoint.free and bool(body))
-        if not json or exchange.down.method in _BODYLESS_METHODS:
+        stateful = endpoint.state_id is not None  # whose it is counts, not what the body names
+        if not json or stateful or exchange.down.method in _BODYLESS_METHODS:
             plan = await self._plan_native(exchange, inbound, query, body)
             exchange.open(endpoint.model or "", stream=False, size=len(body))
             return plan
@@ -408,6 +409,8 @@ class Proxy:
         if seen.previous_response_id is not None:
             await self._check_state(exchange, seen.previous_response_id)
         route = self._route(endpoint, exchange.caller, model)
+        for target in route.targets:
+            self._check_metered(exchange, target.provider)
         return Plan(route, body, seen, inbound, query)
 
     def _route(self, endpoint: Endpoint, caller: Caller, model: str) -> Route:
@@ -436,20 +439,26 @@ class Proxy:
         if endpoint.state_id is not None:
             named = await self._check_state(exchange, endpoint.state_id) or named
         provider, base = self.services.router.owner(endpoint.family, named)
-        if exchange.caller.key is not None:
-            if not (endpoint.free or provider.unmetered):
-                raise GatewayError(
-                    "unknown_model_pricing",
-                    f"Unknown model pricing: what {exchange.down.method} {endpoint.path} costs at "
-                    f"{provider.name} cannot be metered, so keys of this gateway may not call it",
-                    stage="routing",
-                )
-            if not provider.active:
-                raise GatewayError(
-                    "no_active_api_keys", f"No active API keys for provider {provider.name}",
-                    stage="routing",
-                )  # fmt: skip
+        self._check_metered(exchange, provider)
+        if exchange.caller.key is not None and not provider.active:
+            raise GatewayError(
+                "no_active_api_keys", f"No active API keys for provider {provider.name}",
+                stage="routing",
+            )  # fmt: skip
         return Plan(Route((Target(provider, base, ""),)), body, None, inbound, query)
+
+    @staticmethod
+    def _check_metered(exchange: Exchange, provider: Provider) -> None:
+        """Refuse a gateway key what its answer does not price, named model or not: never free."""
+        endpoint = exchange.endpoint
+        if exchange.caller.key is None or endpoint.metered or endpoint.free or provider.unmetered:
+            return
+        raise GatewayError(
+            "unknown_model_pricing",
+            f"Unknown model pricing: what {exchange.down.method} {endpoint.path[:200]} costs at "
+            f"{provider.name} cannot be metered, so keys of this gateway may not call it",
+            stage="routing",
+        )
 
     async def _check_state(self, exchange: Exchange, response_id: str) -> str | None:
         """The provider that holds a stored response of this caller; 404 if it is not theirs.
