@@ -36,6 +36,7 @@ check: $(TESTS) ## lint, types and the quick tests, in under a minute
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 	@$(PY) -m mypy
+	@set -e; for each in $$(find tests -name conftest.py); do $(PY) -m mypy "$$each"; done
 	@$(PY) -m pytest -q -n auto --maxprocesses 4 -m "not faults and not clients and not recorded" \
 		tests/test_structure.py tests/accounts tests/ledger tests/wire $(ARGS)
 
