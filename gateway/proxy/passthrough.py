@@ -243,11 +243,17 @@ class Streamed(Relay):
         exchange.stream_broke(failure, self._tap.metered(), self._durable)
 
     def _said_all(self) -> bool:
-        """Whether a format without a terminal event has finished; an array must be closed too."""
-        endpoint = self.exchange.endpoint
+        """Whether a format without a terminal event has finished, with nothing of it missing.
+
+        The tap also reads an event that lacks its blank line: what counts is what went out whole.
+        """
+        endpoint, last = self.exchange.endpoint, self._last
         if endpoint.format != "gemini" or not self._tap.metered().complete:
             return False
-        return not endpoint.array or self._last.rstrip().endswith(b"]")
+        if endpoint.array:
+            return last.rstrip().endswith(b"]")
+        finished = b'"finishReason"' in last or b'"blockReason"' in last
+        return finished and last.endswith((b"\n\n", b"\r\n\r\n"))
 
     def client_gone(self) -> bool:
         if self._state in ("settling", "settled"):
