@@ -78,12 +78,13 @@ def a_case(kind: answers.Kind, way: Way, number: int, rng: random.Random) -> Cas
         pieces = answers.cut_anywhere(reply.body, rng.randint(1, 20), rng)
         body = b"".join(map(answers.chunk, pieces)) + answers.LAST_CHUNK
     wire = head + body
-    # One in four within the head, which is short; one in eight where only the framing's end lacks.
+    # One in four within the head, which is short; one in eight where hardly more than
+    # the framing's end lacks.
     at = rng.randrange(len(wire))
     if rng.random() < 0.25:
         at = rng.randrange(len(head))
     elif rng.random() < 0.125:
-        at = len(wire) - rng.randint(1, 5)
+        at = len(wire) - rng.randint(1, 12)
     steps: list[Step] = [wire[:at]] if at else []
     if way == "garbage":
         steps += [bytes(rng.randrange(256) for _ in range(200)), "cut"]
