@@ -37,9 +37,10 @@ from gateway.ledger.prices import PriceOf
 from gateway.ledger.writer import Ledger
 from gateway.metrics import Metrics
 from gateway.proxy import providers as runtime
-from gateway.proxy.handler import Proxy, Services
+from gateway.proxy.handler import Proxy
 from gateway.proxy.routing import Router, Target
 from gateway.proxy.server import ClientServer
+from gateway.proxy.services import Services
 from gateway.proxy.upstream import Upstreams
 
 BACKLOG = 4096
@@ -218,7 +219,13 @@ class Gateway:
 
 @web.middleware
 async def _refusals(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Every error of the ordinary pages as JSON in the caller's format."""
+    """Every error of the ordinary pages as JSON, and what all their answers carry."""
+    answer = await _answer(request, handler)
+    callers.dress(request, answer)
+    return answer
+
+
+async def _answer(request: web.Request, handler: _Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except GatewayError as error:

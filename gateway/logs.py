@@ -13,7 +13,7 @@ import orjson
 
 from gateway.config import Log
 from gateway.ledger.entry import Entry
-from gateway.proxy.handler import Caller
+from gateway.proxy.services import Caller
 
 _SECRET = re.compile(
     r"(?i)(\b(?:bearer|basic)\s+)[^\s\"',;]+"

@@ -8,7 +8,8 @@ from aiohttp import web
 from gateway.config import Family
 from gateway.errors import GatewayError
 from gateway.proxy import errors, headers
-from gateway.proxy.handler import Caller, Proxy
+from gateway.proxy.handler import Proxy
+from gateway.proxy.services import Caller
 
 PROXY: web.AppKey[Proxy] = web.AppKey("proxy", Proxy)
 
@@ -26,7 +27,7 @@ def caller_of(request: web.Request) -> Caller:
     _, key = headers.take_key(request.query_string)
     if key is not None:
         inbound.credentials.setdefault(b"key", key)
-    return request.app[PROXY].identify(inbound, b"")
+    return request.app[PROXY].admission.identify(inbound, b"")
 
 
 def json_answer(body: bytes, status: int = 200) -> web.Response:
@@ -37,7 +38,18 @@ def json_answer(body: bytes, status: int = 200) -> web.Response:
 def refusal(request: web.Request, error: GatewayError) -> web.Response:
     """An error in the caller's format."""
     answer = json_answer(errors.body(error, family_of(request), None), error.status)
-    for line in errors.headers(error).decode("latin-1").splitlines():
+    _add(answer, errors.headers(error))
+    return answer
+
+
+def dress(request: web.Request, answer: web.StreamResponse) -> None:
+    """Let an allowed web origin read an answer, and name no versions in it."""
+    answer.headers["Server"] = "gateway"
+    if "Origin" in request.headers:
+        _add(answer, request.app[PROXY].admission.cors(headers.read(request.raw_headers)))
+
+
+def _add(answer: web.StreamResponse, lines: bytes) -> None:
+    for line in lines.decode("latin-1").splitlines():
         name, _, value = line.partition(": ")
         answer.headers[name] = value
-    return answer

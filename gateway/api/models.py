@@ -21,8 +21,9 @@ from gateway.config import Family
 from gateway.errors import GatewayError
 from gateway.ledger.catalog import Catalog, Model
 from gateway.ledger.prices import CLASSES, Price, shown
-from gateway.proxy.handler import Caller, Proxy
+from gateway.proxy.handler import Proxy
 from gateway.proxy.providers import Provider
+from gateway.proxy.services import Caller
 
 CATALOG: web.AppKey[Catalog] = web.AppKey("catalog", Catalog)
 PAGE_MAX = 1000

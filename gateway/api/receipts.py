@@ -10,7 +10,7 @@ from gateway.ledger import receipt
 from gateway.ledger.entry import Opening
 from gateway.ledger.records import Receipt
 from gateway.ledger.writer import Ledger
-from gateway.proxy.handler import Services
+from gateway.proxy.services import Services
 
 LIMIT_MAX = 100
 LEDGER: web.AppKey[Ledger] = web.AppKey("ledger", Ledger)

@@ -24,7 +24,7 @@ from gateway.wire import registry
 from gateway.wire.neutral import Metered
 
 if TYPE_CHECKING:
-    from gateway.proxy.handler import Caller, Services
+    from gateway.proxy.services import Caller, Services
 
 Verdict = Literal["done", "again", "next"]
 """How an attempt ended: the client was answered; repeat it on a fresh connection; try the next."""

@@ -101,7 +101,8 @@ class Pool:
         except ssl.SSLError as exc:
             raise Broken("connect", f"TLS: {exc.reason or 'handshake failed'}") from None
         except OSError as exc:
-            raise Broken("connect", f"connect failed: {exc.strerror or exc}") from None
+            why = exc.strerror or str(exc) or "the connection was closed"
+            raise Broken("connect", f"connect failed: {why}") from None
         finally:
             self.connecting -= 1
         self.active.add(connection)

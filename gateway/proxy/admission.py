@@ -1,0 +1,194 @@
+"""Who is calling, what they ask for, and where it may go. Used by the handler.
+
+Everything that can refuse a request before it is sent is here; a refusal is a `GatewayError`.
+"""
+
+import msgspec
+
+from gateway.config import Family
+from gateway.errors import GatewayError
+from gateway.proxy import endpoints, headers
+from gateway.proxy.endpoints import Endpoint
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.headers import Inbound
+from gateway.proxy.providers import Provider
+from gateway.proxy.routing import Route, Target
+from gateway.proxy.services import Caller, Services
+from gateway.wire import envelope
+from gateway.wire.envelope import Envelope
+
+PATHS_MAX = 4096
+"""Paths remembered with what they mean; clients choose them, so there is an end."""
+
+BODYLESS_METHODS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
+
+
+class Plan(msgspec.Struct):
+    """What is sent, and where it may go."""
+
+    route: Route
+    body: bytes
+    envelope: Envelope | None
+    inbound: Inbound
+    query: str
+
+
+class Admission:
+    """The checks of one gateway."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self._paths: dict[tuple[str, bool, Family | None], Endpoint | None] = {}
+
+    def endpoint(self, path: str, query: str, speaks: Family | None) -> Endpoint | None:
+        """What a path asks for, remembered; `speaks` is the family that the headers show."""
+        key = (path, "alt=sse" in query, speaks)
+        try:
+            return self._paths[key]
+        except KeyError:
+            pass
+        if len(self._paths) >= PATHS_MAX:
+            self._paths.clear()
+        providers = self.services.providers
+        endpoint = endpoints.classify(path, query, providers, speaks=speaks)
+        if endpoint is not None and endpoint.provider is not None:
+            bases = providers[endpoint.provider].bases
+            if endpoint.family not in bases and len(bases) == 1:
+                endpoint = endpoints.as_family(endpoint, next(iter(bases)), query)
+        self._paths[key] = endpoint
+        return endpoint
+
+    def check_open(self) -> None:
+        """Refuse while draining or while receipts cannot be written."""
+        services = self.services
+        if services.draining:
+            raise GatewayError(
+                "shutting_down", "The gateway is shutting down", stage="gateway", retry_after_s=1
+            )
+        if not services.ledger.writable:
+            raise GatewayError(
+                "ledger_unavailable", "Receipts cannot be written at the moment; nothing was sent",
+                stage="gateway", retry_after_s=5,
+            )  # fmt: skip
+
+    def identify(self, inbound: Inbound, cors: bytes) -> Caller:
+        """Who is calling; raises `GatewayError` `invalid_api_key`."""
+        services = self.services
+        chosen = headers.choose(inbound.credentials, services.key_prefix)
+        if chosen is None:
+            raise GatewayError(
+                "invalid_api_key",
+                "No API key was given: send it as Authorization: Bearer, x-api-key, "
+                "x-goog-api-key or api-key",
+            )
+        slot, credential = chosen
+        if credential.startswith(services.key_prefix):
+            now_ms = services.wall_ms()
+            key = services.accounts.identify(credential, now_ms)
+            if key is None:
+                raise services.accounts.refusal(credential, now_ms)
+            user = services.accounts.user(key.user_id)
+            return Caller(f"user:{key.user_id}", key, slot, b"", user.rate_multiplier, cors)
+        if not services.config.byok.enabled:
+            raise GatewayError("invalid_api_key", "Only keys issued by this gateway are accepted")
+        return Caller(services.owner_hash(credential), None, slot, credential, "1", cors)
+
+    async def plan(self, exchange: Exchange, inbound: Inbound, query: str, body: bytes) -> Plan:
+        """Read the envelope, open the receipt, route; raises `GatewayError`."""
+        endpoint = exchange.endpoint
+        json = body[:1] == b"{" or endpoint.metered or (endpoint.free and bool(body))
+        stateful = endpoint.state_id is not None  # whose it is counts, not what the body names
+        if not json or stateful or exchange.down.method in BODYLESS_METHODS:
+            plan = await self.plan_native(exchange, inbound, query, body)
+            exchange.open(endpoint.model or "", stream=False, size=len(body))
+            return plan
+        seen = envelope.peek(body, endpoint.format)
+        model = endpoint.model or seen.model
+        exchange.open(model or "", stream=seen.stream or endpoint.streams, size=len(body))
+        if model is None:
+            if endpoint.metered:
+                raise GatewayError("invalid_request", "model is required", param="model")
+            return await self.plan_native(exchange, inbound, query, body)
+        if seen.previous_response_id is not None:
+            await self._check_state(exchange, seen.previous_response_id)
+        route = self.route(endpoint, exchange.caller, model)
+        for target in route.targets:
+            self._check_metered(exchange, target.provider)
+        return Plan(route, body, seen, inbound, query)
+
+    def route(self, endpoint: Endpoint, caller: Caller, model: str) -> Route:
+        """Where a model of this caller may go; raises `GatewayError`."""
+        key = caller.key
+        router = self.services.router
+        if key is None:
+            return router.own(model, endpoint.family, endpoint.provider)
+        if key.models is not None and model not in key.models:
+            raise GatewayError(
+                "model_not_allowed", f"This key is not allowed model {model}", param="model"
+            )
+        try:
+            return router.route(model, endpoint.family, endpoint.provider)
+        except GatewayError as error:
+            if not endpoint.free or error.code != "unknown_model_pricing":
+                raise
+        provider, base = router.owner(endpoint.family, endpoint.provider)
+        return Route((Target(provider, base, model),))
+
+    async def plan_native(
+        self, exchange: Exchange, inbound: Inbound, query: str, body: bytes
+    ) -> Plan:
+        """A call about no model: to the provider that the path, or the format, says."""
+        endpoint = exchange.endpoint
+        named = endpoint.provider
+        if endpoint.state_id is not None:
+            named = await self._check_state(exchange, endpoint.state_id) or named
+        provider, base = self.services.router.owner(endpoint.family, named)
+        self._check_metered(exchange, provider)
+        if exchange.caller.key is not None and not provider.active:
+            raise GatewayError(
+                "no_active_api_keys", f"No active API keys for provider {provider.name}",
+                stage="routing",
+            )  # fmt: skip
+        return Plan(Route((Target(provider, base, ""),)), body, None, inbound, query)
+
+    @staticmethod
+    def _check_metered(exchange: Exchange, provider: Provider) -> None:
+        """Refuse a gateway key what its answer does not price, named model or not: never free."""
+        endpoint = exchange.endpoint
+        if exchange.caller.key is None or endpoint.metered or endpoint.free or provider.unmetered:
+            return
+        raise GatewayError(
+            "unknown_model_pricing",
+            f"Unknown model pricing: what {exchange.down.method} {endpoint.path[:200]} costs at "
+            f"{provider.name} cannot be metered, so keys of this gateway may not call it",
+            stage="routing",
+        )
+
+    async def _check_state(self, exchange: Exchange, response_id: str) -> str | None:
+        """The provider that holds a stored response of this caller; 404 if it is not theirs.
+
+        With a gateway key all callers share the provider's account: one must not read another's.
+        """
+        if exchange.caller.key is None:
+            return None
+        found = await self.services.ledger.state_owner(response_id)
+        if found is None or found[0] != exchange.caller.owner:
+            raise GatewayError(
+                "not_found", f"Response {response_id[:100]} not found", stage="routing",
+                param="previous_response_id" if exchange.endpoint.state_id is None else None,
+            )  # fmt: skip
+        return found[1]
+
+    def cors(self, inbound: Inbound) -> bytes:
+        """Header lines that let an allowed web origin read the answer."""
+        allowed = self.services.config.server.cors_origins
+        if not allowed:
+            return b""
+        origin = inbound.notes.get(b"origin")
+        if origin is None or not ("*" in allowed or origin.decode("latin-1") in allowed):
+            return b""
+        server = self.services.config.server
+        exposed = f"{server.receipt_id_header}, {server.receipt_url_header}, x-request-id"
+        return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin + (
+            f"Access-Control-Expose-Headers: {exposed}, retry-after\r\n"
+        ).encode("latin-1")

@@ -1,0 +1,118 @@
+"""What the hot path works with: its parts, and the Protocols of those that may be replaced.
+
+`app.py` makes one `Services`; the handler, the exchange and `api/` read it. The ledger and the
+accounts are Protocols here, so that another store is one file. The proxy knows no SQL.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from gateway.config import Config
+from gateway.errors import GatewayError
+from gateway.ledger import ids
+from gateway.ledger.entry import Entry, Opening
+from gateway.ledger.prices import PriceOf
+from gateway.ledger.records import Key, User
+from gateway.metrics import Metrics
+from gateway.proxy.providers import Provider
+from gateway.proxy.routing import Router, Target
+from gateway.proxy.upstream import Upstreams
+
+if TYPE_CHECKING:
+    from gateway.proxy.exchange import Exchange
+
+
+class Ledger(Protocol):
+    """What the hot path asks of the ledger; see `ledger/writer.py`."""
+
+    @property
+    def writable(self) -> bool:
+        """False while receipts cannot be written."""
+
+    def begin(self, opening: Opening) -> int:
+        """Queue the row that opens a receipt; returns its ticket."""
+
+    def when_durable(self, ticket: int, callback: Callable[[], None]) -> None:
+        """Call back once that row is durable."""
+
+    def finish(self, entry: Entry, callback: Callable[[], None] | None) -> None:
+        """Queue a receipt with its charge; call back once durable."""
+
+    async def state_owner(self, response_id: str) -> tuple[str, str] | None:
+        """Who made a stored response and which provider holds it: (owner, provider)."""
+
+
+class Accounts(Protocol):
+    """What the hot path asks of the accounts; see `accounts/accounts.py`."""
+
+    def identify(self, credential: bytes, now_ms: int) -> Key | None:
+        """The key that a credential is."""
+
+    def refusal(self, credential: bytes, now_ms: int) -> GatewayError:
+        """Why it is none."""
+
+    def user(self, user_id: int) -> User:
+        """A key's user."""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who is calling: a gateway key (`key`), or the provider's own key in `slot`.
+
+    `owner` is who may read the receipt; `secret` is the caller's own provider key, if it is one.
+    """
+
+    owner: str
+    key: Key | None
+    slot: bytes
+    secret: bytes
+    multiplier: str = "1"
+    cors: bytes = b""
+
+
+class Services:
+    """What the hot path works with; `config`, `router` and `providers` change on reload."""
+
+    def __init__(  # noqa: PLR0913 - the composition root's one list of parts
+        self,
+        *,
+        config: Config,
+        providers: dict[str, Provider],
+        router: Router,
+        ledger: Ledger,
+        accounts: Accounts,
+        upstreams: Upstreams,
+        metrics: Metrics,
+        price_of: Callable[[Target], PriceOf],
+        owner_hash: Callable[[bytes], str],
+        log_request: Callable[[Entry, Caller], None] | None,
+    ) -> None:
+        self.config = config
+        self.providers = providers
+        self.router = router
+        self.ledger = ledger
+        self.accounts = accounts
+        self.upstreams = upstreams
+        self.metrics = metrics
+        self.price_of = price_of
+        self.owner_hash = owner_hash
+        self.log_request = log_request
+        self.loop = asyncio.get_running_loop()
+        self.time = time.monotonic  # uvloop's clock counts whole milliseconds
+        self.new_id = ids.new_id
+        self.exchanges: set[Exchange] = set()
+        self.draining = False
+        server = config.server
+        self.key_prefix = config.keys.prefix.encode()
+        self.receipt_lines = (
+            f"{server.receipt_id_header}: %b\r\n{server.receipt_url_header}: /v1/receipts/%b\r\n"
+            "x-request-id: %b\r\nrequest-id: %b\r\n"
+        ).encode()
+
+    @staticmethod
+    def wall_ms() -> int:
+        """The wall clock, milliseconds since 1970."""
+        return time.time_ns() // 1_000_000
