@@ -32,9 +32,7 @@ def whole_end(buffer: bytes) -> int:
     """
     lf = buffer.rfind(b"\n\n")
     crlf = buffer.rfind(b"\r\n\r\n")
-    if lf < 0 and crlf < 0:
-        return 0
-    return max(lf + 2, crlf + 4)
+    return max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
 
 
 def lead(event: bytes) -> int:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.wire import registry, tap
+from gateway.wire import registry, sse, tap
 from gateway.wire.format import StreamTap
 from gateway.wire.neutral import Metered, SidePass, StreamFault, Usage
 
@@ -470,3 +470,20 @@ def test_no_bytes_whatsoever_upset_a_body_tap(format: str, parts: list[bytes]) -
     for part in parts:
         pieces.feed(part)
     assert whole.metered() == pieces.metered()
+
+
+@pytest.mark.parametrize(
+    ("buffer", "end"),
+    [
+        (b"", 0),
+        (b"d", 0),
+        (b"\n\n", 2),
+        (b"\n\nd", 2),  # one byte of the next event has come: it is not part of this one
+        (b"\r\n\r\n", 4),
+        (b"\r\n\r\nd", 4),
+        (b"a\n\nb\r\n\r\nc", 8),
+        (b"a\r\n\r\nb\n\nc", 8),
+    ],
+)
+def test_whole_events_end_with_their_blank_line_and_no_later(buffer: bytes, end: int) -> None:
+    assert sse.whole_end(buffer) == end
