@@ -368,7 +368,7 @@ def answering(data: bytes, *, close: bool = False) -> Script:
 # --- the gateway ------------------------------------------------------------------------------
 
 
-def config_text(store: Path, url: str, **sections: str) -> str:
+def config_text(path: Path, url: str, **sections: str) -> str:
     """A configuration whose three providers are one upstream, on three paths.
 
     `sections` adds lines to a section (`server`, `upstream`, `billing`, …); `more` is appended.
@@ -376,7 +376,7 @@ def config_text(store: Path, url: str, **sections: str) -> str:
     more = sections.pop("more", "")
     lines = {
         "server": 'port = 0\nhost = "127.0.0.1"\n',
-        "store": f'path = "{store}"\n',
+        "store": f'path = "{path}"\n',
     }
     for name, text in sections.items():
         lines[name] = lines.get(name, "") + text + "\n"

@@ -35,6 +35,17 @@ GEMINI_METHODS = {
     "batchEmbedContents": "gemini_embeddings",
     "countTokens": "native",
 }
+_LABELLED = frozenset(
+    (
+        "assistants", "audio", "batches", "cachedContents", "chat", "completions", "containers",
+        "conversations", "corpora", "embeddings", "evals", "fileSearchStores", "files",
+        "fine_tuning", "graders", "images", "interactions", "messages", "models", "moderations",
+        "operations", "organization", "organizations", "realtime", "responses", "skills", "threads",
+        "tunedModels", "uploads", "vector_stores", "videos",
+    )
+)  # fmt: skip
+"""First words of native paths that name receipts and metrics; callers make up all others."""
+
 _GEMINI = re.compile(r"^(models|tunedModels)/(?P<model>[^/:]+):(?P<method>[A-Za-z]+)$")
 _STATE = re.compile(r"^responses/(?P<id>[^/]+)(?:/(?:cancel|input_items))?$")
 _VERSIONS = re.compile(r"^/(?:api/)?(?P<version>v1|v1beta)(?:/(?:v1beta|v1))?/(?P<rest>.*)$")
@@ -166,7 +177,7 @@ def _gemini(
 
 def _native(family: Family, rest: str, provider: str | None, *, upload: bool = False) -> Endpoint:
     head = rest.partition("/")[0]
-    label = head if re.fullmatch(r"[a-z_]{1,24}", head) else "other"
+    label = head if head in _LABELLED else "other"
     prefix = f"/v1/{provider}/" if provider else "/v1beta/" if family == "gemini" else "/v1/"
     return Endpoint(
         family=family,

@@ -149,8 +149,15 @@ def test_no_path_climbs_out_and_no_label_is_unbounded(rest: str, prefix: str) ->
     assert head
 
 
+def test_what_providers_have_is_labelled_by_its_first_word() -> None:
+    assert found("/v1/files/f1/content").label == "/v1/files"
+    assert found("/v1/images/edits").label == "/v1/images"
+    assert found("/v1beta/cachedContents/c1").label == "/v1beta/cachedContents"
+    assert found("/v1/anthropic/skills").label == "/v1/anthropic/skills"
+
+
 def test_labels_do_not_grow_with_what_callers_make_up() -> None:
-    labels = {found(f"/v1/made-up-{n}/x").label for n in range(100)}
+    labels = {found(f"/v1/madeup{chr(97 + n % 26)}{chr(97 + n // 26)}/x").label for n in range(99)}
     labels |= {found(f"/v1beta/models/m{n}:generateContent").label for n in range(100)}
     labels |= {found(f"/v1/responses/resp_{n}").label for n in range(100)}
     assert labels == {
