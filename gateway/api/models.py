@@ -154,6 +154,9 @@ def _anthropic(one: Listed, catalog: Catalog) -> dict[str, Any]:
         "id": one.id,
         "display_name": one.model.name,
         "created_at": _created(catalog).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "max_input_tokens": one.model.context_length,
+        "max_tokens": one.model.max_output_tokens,
+        "lifecycle": "deprecated" if one.model.deprecated else "active",
     }
 
 

@@ -203,6 +203,8 @@ class Exchange:
         ended: settlement.Ended = "no_answer" if self._relay is None else "client_left"
         if self.answer_status >= 400:
             ended = "no_answer"
+        if self.connection is not None:
+            self._attempted("client_disconnect", self.answer_status or None)
         self._settle(ended, metered, "cancelled", 499, failure, self.finished)
 
     def cut_short(self) -> None:
@@ -215,6 +217,7 @@ class Exchange:
             return
         if self.connection is not None:
             self.connection.abort()
+            self._attempted("gateway", self.answer_status or None)
         failure = Failure("gateway", "shutting_down", "The gateway was stopped")
         self._settle("no_answer", None, "failed", self.answer_status or 503, failure, self._aborted)
 
