@@ -1,11 +1,18 @@
-"""The client's side of the wire: pipelining, HTTP/1.0, malformed requests, TLS, sockets, CORS."""
+"""The client's side of the wire: pipelining, HTTP/1.0, malformed requests, TLS, sockets, CORS.
+
+Also what `proxy/server.py` relies on inside aiohttp, so that another version fails here first.
+"""
 
 import asyncio
+import inspect
+import re
 import ssl
 from pathlib import Path
 
+import aiohttp.http_parser
 import pytest
 import trustme
+from aiohttp.web_protocol import RequestHandler
 from harness import (
     OWN_KEY,
     Call,
@@ -21,6 +28,8 @@ from harness import (
     serving,
     until,
 )
+
+from gateway.proxy.server import ClientConnection, is_proxied
 
 CHAT = b'{"model":"gpt-4o","messages":[]}'
 OWN = [(b"x-api-key", b"own")]
@@ -40,6 +49,46 @@ async def echoes(call: Call) -> None:
 def chat(name: str, *, stream: bool = False) -> bytes:
     body = b'{"model":"%b"%b}' % (name.encode(), b',"stream":true' if stream else b"")
     return request_bytes("POST", "/v1/chat/completions", OWN, body)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "proxied"),
+    [
+        ("POST", "/v1/chat/completions", True),
+        ("GET", "/v1/responses/r", True),
+        ("GET", "/v1/receipts", False),
+        ("GET", "/v1/receipts?limit=2", False),
+        ("GET", "/api/v1/receipts/x", False),
+        ("HEAD", "/v1/models/gpt-4o", False),
+        ("GET", "/v1beta/models", False),
+        ("GET", "/v1/v1/models", False),
+        ("GET", "/v1/openai/models", True),
+        ("GET", "/v1/modelsx", True),
+        ("POST", "/v1beta/models/g:generateContent", True),
+        ("DELETE", "/v1/models/ft-1", True),
+        ("OPTIONS", "/v1/receipts", True),
+        ("GET", "/healthz", False),
+        ("POST", "/healthz", False),
+        ("GET", "/", False),
+        ("GET", "//v1/files", True),
+        ("POST", "/upload/v1beta/files", True),
+    ],
+)
+def test_own_pages_are_told_from_what_is_passed_on(method: str, path: str, proxied: bool) -> None:
+    assert is_proxied(method, path) is proxied
+
+
+def test_what_is_relied_on_inside_aiohttp_is_there() -> None:
+    source = inspect.getsource(RequestHandler)
+    ours = inspect.getsource(ClientConnection)
+    own = {"_begin", "_body_broke", "_busy", "_declined", "_done", "_drained", "_next", "_page"}
+    own |= {"_proxy", "_refuse", "_rest", "_wake"}
+    used = set(re.findall(r"self\.(_\w+)", ours)) - own
+    assert used
+    missing = {name for name in used if name not in source and not hasattr(RequestHandler, name)}
+    assert not missing
+    assert aiohttp.http_parser.HttpRequestParser.__module__.endswith("_http_parser")
+    assert aiohttp.__version__ == "3.14.5"
 
 
 @scenario
