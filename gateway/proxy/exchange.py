@@ -397,6 +397,18 @@ class Exchange:
             failure.stage = "upstream_stream"
         self.attempt_failed(failure)
 
+    @property
+    def replaceable(self) -> bool:
+        """Whether another target could still take over, as long as nothing was sent."""
+        return self.more and not self._gone
+
+    def opened_with_error(self) -> None:
+        """A stream opened with 200 and an error before any content: on to the next target."""
+        self._attempted("upstream_stream", self.answer_status)
+        self._drop_connection()
+        self._relay = None
+        self._resolve("next")
+
     def refuse_answer(self, code: str, message: str, stage: Stage) -> None:
         """The answer cannot be passed on."""
         if self.attempts == [] or self.attempts[-1].outcome != stage:

@@ -25,6 +25,10 @@ HELD_BYTES_MAX = 256 * 1024
 """Bytes that may wait for the row that opens the receipt before their upstream is paused. A slow
 disk must not let a quick upstream fill the memory."""
 
+OPENING_BYTES_MAX = 16 * 1024
+"""Of a stream's opening kept back while another target could still take over: real ones are
+shorter, and whatever is not understood must not wait for long."""
+
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -134,8 +138,9 @@ class Streamed(Relay):
     """An event stream (or Gemini's streamed array) on its way through.
 
     The head goes out with the first whole event, not before: until then an upstream failure still
-    gets a real status. The terminal event, or for a format without one the end of the body, waits
-    for the receipt.
+    gets a real status. Where another target could take over it waits for the first content, since
+    some upstreams open a stream with 200 only to say that they are overloaded. The terminal event,
+    or for a format without one the end of the body, waits for the receipt.
     """
 
     __slots__ = ("_backlog", "_chunked", "_ended", "_error", "_head", "_last", "_state", "_tap",
@@ -155,6 +160,8 @@ class Streamed(Relay):
 
     def body(self, data: bytes) -> None:
         out = self._tap.feed(data)
+        if self._state == "held" and self._opened_with_error():
+            return
         if out:
             self._last = out
             if self._state == "open":
@@ -173,9 +180,23 @@ class Streamed(Relay):
             return
         self._backlog.append(out)
         self._hold(out)
-        if not self._waiting:
+        if not self._waiting and not self._undecided():
             self._waiting = True
             self.exchange.when_opened(self._opened)
+
+    def _undecided(self) -> bool:
+        """Whether nothing of substance has come yet, and another target could take over."""
+        if not self.exchange.replaceable or self._tap.content:
+            return False
+        return sum(map(len, self._backlog)) <= OPENING_BYTES_MAX
+
+    def _opened_with_error(self) -> bool:
+        """Leave a stream that opened with an error to the next target, if there is one."""
+        if self._waiting or not self._undecided() or self._tap.metered().fault is None:
+            return False
+        self._backlog.clear()
+        self.exchange.opened_with_error()
+        return True
 
     def _frame(self, out: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(out), out) if self._chunked and out else out
@@ -229,7 +250,7 @@ class Streamed(Relay):
         if self._state in ("settling", "settled") or self._said_all():
             self.end()  # the answer is whole, only the end of its framing is missing
             return
-        if self._state == "held" and not self._backlog:
+        if self._state == "held" and not self._waiting:
             exchange.answer_broke(error)
             return
         if error.kind == "client_stalled":

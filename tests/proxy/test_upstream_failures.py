@@ -556,6 +556,66 @@ async def test_a_stream_cut_before_its_first_event_goes_to_the_next_target(tmp_p
         assert len(upstream.calls) == 2
 
 
+FAULT = b'data: {"error":{"message":"overloaded","type":"server_error","code":"x"}}\n\n'
+ROLE = b'data: {"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+
+
+@pytest.mark.parametrize("pieces", [[FAULT], [b": wait\n\n", ROLE, FAULT], [ROLE + FAULT]])
+@scenario
+async def test_a_200_that_opens_with_an_error_goes_to_the_next_target(
+    pieces: list[bytes], tmp_path: Path
+) -> None:
+    async def opens_badly(call: Call) -> None:
+        await call.send(SSE, *map(chunk, pieces), b"0\r\n\r\n")
+
+    body = b'{"model":"premium","stream":true}'
+    async with gateway_of_two(tmp_path, two_targets(opens_badly)) as (gateway, upstream):
+        key = await gateway.key()
+        answer = await gateway.call("/v1/chat/completions", body, key=key)
+        assert answer.json()["id"] == "second"
+        assert len(upstream.calls) == 2
+        receipt = await gateway.receipt(answer, key)
+        outcomes = [one["outcome"] for one in receipt["route"]["attempts"]]
+        assert outcomes == ["upstream_stream", "succeeded"]
+        assert receipt["status"] == "succeeded"
+    async with gateway_of_two(tmp_path, opens_badly) as (gateway, upstream):
+        key = await gateway.key("another")
+        answer = await gateway.call("/v1/chat/completions", body, key=key)
+        assert answer.body == b"".join(pieces)  # of the last target: as it came
+        assert len(upstream.calls) == 2
+        receipt = await gateway.receipt(answer, key)
+        assert receipt["failure"]["stage"] == "upstream_stream"
+
+
+@scenario
+async def test_a_stream_that_takes_its_time_to_say_something_is_not_kept_back_for_ever(
+    tmp_path: Path,
+) -> None:
+    going_on = asyncio.Event()
+
+    async def dithers(call: Call) -> None:
+        await call.send(SSE, chunk(ROLE), chunk(b": " + b"w" * 20_000 + b"\n\n"))
+        await going_on.wait()
+        await call.send(chunk(STREAMS["chat"].opening), chunk(b"data: [DONE]\n\n"), b"0\r\n\r\n")
+
+    async with gateway_of_two(tmp_path, two_targets(dithers)) as (gateway, upstream):
+        key = await gateway.key()
+        client = await gateway.client()
+        body = b'{"model":"premium","stream":true}'
+        await client.send(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: %b\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (key, len(body), body)
+        )
+        assert (await client.head())[0] == 200
+        assert (await client.piece()).startswith(ROLE)
+        going_on.set()
+        rest = b""
+        while piece := await client.piece():
+            rest += piece
+        assert rest.endswith(STREAMS["chat"].opening + b"data: [DONE]\n\n")
+        assert len(upstream.calls) == 1
+
+
 @scenario
 async def test_an_upstream_that_refuses_our_key_is_502_and_its_text_is_kept_back(
     tmp_path: Path,
