@@ -57,6 +57,7 @@ class Proxy:
             self._refuse(down, error, family, cors)
             return
         exchange = Exchange(services, down, endpoint, caller)
+        down.gone = exchange.client_gone
         try:
             await self._exchange(exchange, inbound, query)
         except GatewayError as error:

@@ -74,7 +74,7 @@ class Downstream:
         self.keep_alive = not message.should_close
         self.reader: Reader | None = None
         self.gone: Callable[[], None] | None = None
-        """Called when the client leaves a request that runs without a task."""
+        """Called when the client leaves; what it is given after that goes nowhere."""
 
     @property
     def memory(self) -> object:
@@ -100,6 +100,11 @@ class Downstream:
         transport = self._connection.transport
         if transport is not None:
             transport.write(data)
+
+    def writer(self) -> Callable[[bytes], None]:
+        """What `write` does, for who writes often; to be let go of when the client leaves."""
+        transport = self._connection.transport
+        return nowhere if transport is None else transport.write
 
     def paused(self) -> bool:
         """Whether the client's write buffer is above the mark now."""
@@ -163,6 +168,10 @@ class Downstream:
             raise GatewayError("invalid_request", "The request body is malformed") from exc
 
 
+def nowhere(data: bytes) -> None:
+    """Where bytes go that nobody reads any more."""
+
+
 def too_large(limit: int) -> GatewayError:
     """The 413."""
     return GatewayError("request_too_large", f"The request body is over {limit} bytes")
@@ -220,10 +229,10 @@ class ClientConnection(RequestHandler):
             super().resume_reading(resume_parser)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Tell a request that runs without a task; aiohttp cancels the others'."""
+        """Tell the running request at once; aiohttp also cancels its task, if it has one."""
         down = self.downstream
         super().connection_lost(exc)
-        if self._busy and down is not None and down.gone is not None:
+        if down is not None and down.gone is not None:
             down.gone()
 
     def data_received(self, data: bytes) -> None:
@@ -334,6 +343,9 @@ class ClientConnection(RequestHandler):
             if not isinstance(message, RawRequestMessage):
                 self._refuse()
                 return False
+            if not message.path.startswith("/") and message.url.absolute:
+                # Absolute-form, as sent to proxies, must be accepted (RFC 9112 §3.2.2).
+                message = message._replace(path=message.url.raw_path_qs)
             if is_proxied(message.method, message.path):
                 keep = await self._proxy(message, payload)
             else:

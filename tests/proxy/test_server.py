@@ -151,6 +151,14 @@ async def test_connection_close_is_honoured(stream: bool, tmp_path: Path) -> Non
         assert await client.closed()
 
 
+@scenario
+async def test_a_request_line_with_a_whole_url_is_served(tmp_path: Path) -> None:
+    async with gateway_before(tmp_path, echoes) as (gateway, _):
+        client = await gateway.client()
+        await client.send(chat("one").replace(b"POST /v1/", b"POST http://gateway.example/v1/"))
+        assert (await client.answer()).json() == {"id": "one"}
+
+
 CANARY = b"canary-credential-in-a-malformed-request"
 
 
