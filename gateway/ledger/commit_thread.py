@@ -18,7 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from gateway.errors import StoreError
 from gateway.ledger import store
 from gateway.ledger.batch import Store
-from gateway.ledger.disk import Ballast, StoreLock
+from gateway.ledger.disk import Ballast, StoreLock, lay_out_log
 from gateway.ledger.entry import Entry, Failure, Opening
 
 log = logging.getLogger("gateway.ledger")
@@ -28,8 +28,12 @@ T = TypeVar("T")
 BATCH_ITEMS_MAX = 4096
 """Bounds one transaction: a few megabytes of log, under a tenth of a second of work."""
 
-CHECKPOINT_ROWS = 2000
-"""Rows between checkpoints: keeps the log at a few megabytes."""
+CHECKPOINT_PAGES = 3000
+"""Pages of 4 KiB between checkpoints: three quarters of the log that `lay_out_log` makes."""
+
+_COMMIT_PAGES = 6
+_ROWS_PER_PAGE = 3
+"""What a commit adds to the log, roughly: the ends of every table and index, then its rows."""
 
 RETRY_FIRST_S = 0.02
 RETRY_LAST_S = 0.5
@@ -123,7 +127,7 @@ class CommitThread:
         self._broken = False
         self._give_up_at: float | None = None
         self.stopping = False
-        self._rows_since_checkpoint = 0
+        self._log_pages = 0
         self.queue: queue.SimpleQueue[list[Item]] = queue.SimpleQueue()
         self.started: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -173,6 +177,7 @@ class CommitThread:
             if isinstance(exc, sqlite3.Error):
                 raise StoreError(f"{self._path}: {exc}") from exc
             raise
+        lay_out_log(self._path)
         if not self._ballast.load():
             log.error("%s: the disk is nearly full: no new requests", self._path)
             self._hold()
@@ -238,10 +243,10 @@ class CommitThread:
     def _after(self, opened: Store, rows: int) -> None:
         if self._held:
             self._let_go()
-        self._rows_since_checkpoint += rows
-        if self._rows_since_checkpoint < CHECKPOINT_ROWS:
+        self._log_pages += _COMMIT_PAGES + rows // _ROWS_PER_PAGE
+        if self._log_pages < CHECKPOINT_PAGES:
             return
-        self._rows_since_checkpoint = 0
+        self._log_pages = 0
         try:
             opened.checkpoint()
         except sqlite3.Error as exc:
