@@ -40,6 +40,9 @@ GATHER_ENTRIES_PER_S = 4000
 
 GATHER_S = 0.001
 
+RATE_WINDOW_S = 0.05
+"""The rate is taken over this long: two entries in half a millisecond are no load."""
+
 OPENINGS_WAIT_S = 0.02
 
 Durability = Literal["full", "relaxed"]
@@ -72,7 +75,9 @@ class Ledger:
         self._scheduled = False
         self._with_thread = False
         self._lazy: asyncio.TimerHandle | None = None
-        self._told_at = 0.0
+        self._gathers = False
+        self._window_entries = 0
+        self._window_at = 0.0
         self._waiters: dict[int, Callable[[], None]] = {}
         self._landing: dict[str, int] = {}
         self._landings: set[asyncio.Future[None]] = set()
@@ -205,11 +210,15 @@ class Ledger:
     def _next(self, entries: int) -> None:
         """The thread is free again after a commit of so many entries."""
         self._with_thread = False
+        self._window_entries += entries
         now = time.monotonic()
-        elapsed, self._told_at = now - self._told_at, now
+        if now - self._window_at > RATE_WINDOW_S:
+            rate = self._window_entries / (now - self._window_at)
+            self._gathers = rate > GATHER_ENTRIES_PER_S
+            self._window_entries, self._window_at = 0, now
         if self._urgent and not self._scheduled:
             self._scheduled = True
-            if entries > GATHER_ENTRIES_PER_S * elapsed:
+            if self._gathers:
                 self._loop.call_later(GATHER_S, self._hand_over)
             else:
                 self._hand_over()
