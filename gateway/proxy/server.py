@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from aiohttp import web
 from aiohttp.http import HttpVersion10, RawRequestMessage
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
@@ -35,9 +35,15 @@ REASONS: dict[int, bytes] = {
     401: b"Unauthorized", 402: b"Payment Required", 403: b"Forbidden", 404: b"Not Found",
     405: b"Method Not Allowed", 408: b"Request Timeout", 409: b"Conflict",
     413: b"Content Too Large", 422: b"Unprocessable Content", 429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
     500: b"Internal Server Error", 502: b"Bad Gateway", 503: b"Service Unavailable",
     504: b"Gateway Timeout", 529: b"Overloaded",
 }  # fmt: skip
+
+HEADERS_TOO_LARGE = (
+    b'{"error":{"message":"A header line is over 16384 bytes, or there are too many","type":'
+    b'"invalid_request_error","param":null,"code":"invalid_request"}}'
+)
 
 BAD_REQUEST = (
     b'{"error":{"message":"The request is not valid HTTP/1.1","type":"invalid_request_error",'
@@ -246,7 +252,8 @@ class ClientConnection(RequestHandler):
         try:
             messages, upgraded, tail = self._parser.feed_data(data)
         except HttpProcessingError as exc:
-            error = _ErrInfo(status=400, exc=exc, message=exc.message)
+            status = 431 if isinstance(exc, LineTooLong) else 400
+            error = _ErrInfo(status=status, exc=exc, message=exc.message)
             messages, upgraded, tail = [(error, EMPTY_PAYLOAD)], False, b""
             self._body_broke()
         if not messages:
@@ -341,7 +348,7 @@ class ClientConnection(RequestHandler):
         self._request_in_progress = True
         try:
             if not isinstance(message, RawRequestMessage):
-                self._refuse()
+                self._refuse(message.status)
                 return False
             if not message.path.startswith("/") and message.url.absolute:
                 # Absolute-form, as sent to proxies, must be accepted (RFC 9112 §3.2.2).
@@ -396,10 +403,11 @@ class ClientConnection(RequestHandler):
             request._task = None  # type: ignore[assignment]  # noqa: SLF001 - breaks the cycle
         return not reset and bool(response.keep_alive)
 
-    def _refuse(self) -> None:
+    def _refuse(self, status: int) -> None:
         if self.transport is not None:
             lines = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n"
-            self.transport.write(head(400, lines % len(BAD_REQUEST)) + b"\r\n" + BAD_REQUEST)
+            body = HEADERS_TOO_LARGE if status == 431 else BAD_REQUEST
+            self.transport.write(head(status, lines % len(body)) + b"\r\n" + body)
 
     async def _drained(self, payload: StreamReader) -> bool:
         """Read off the rest of a body nobody wanted, for a while; False if it does not end."""
