@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-import msgspec
-
 from gateway.errors import GatewayError, Stage
 from gateway.ledger.entry import Attempt, Entry, Failure, Opening, Status
 from gateway.proxy import errors, headers, settlement
@@ -30,7 +28,6 @@ Verdict = Literal["done", "again", "next"]
 """How an attempt ended: the client was answered; repeat it on a fresh connection; try the next."""
 
 _RETRYABLE = frozenset((408, 429))
-_ANY_JSON = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Exchange:
@@ -40,6 +37,8 @@ class Exchange:
         "_attempt_at",
         "_drain_timer",
         "_gone",
+        "_own_from",
+        "_own_s",
         "_relay",
         "answer_status",
         "attempts",
@@ -102,6 +101,9 @@ class Exchange:
         self.settled = False
         self._relay: Relay | None = None
         self._attempt_at = 0.0
+        self._own_from = 0.0
+        """When the time of our own that leads to the next attempt began, if not at `ready_at`."""
+        self._own_s = 0.0
         self._gone = False
         self._drain_timer: asyncio.TimerHandle | None = None
         services.exchanges.add(self)
@@ -127,7 +129,11 @@ class Exchange:
         self.target = target
         self.more = more
         self._attempt_at = self.services.time()
+        if self.attempts or self.sent_at:
+            self._own_from = self._attempt_at
         self.first_byte_at = 0.0
+        self.answer_status = 0
+        self.upstream_request_id = None
 
     def verdict(self) -> asyncio.Future[Verdict]:
         """A future of how the attempt that runs will end."""
@@ -144,6 +150,7 @@ class Exchange:
         """Hand the request to a connection; the answer comes back through `head` and relays."""
         self.connection = connection
         self.sent_at = self.services.time()
+        self._own_s += self.sent_at - (self._own_from or self.ready_at) - (self.connect_s or 0.0)
         connection.send(self, data, bodyless=self.bodyless)
 
     def refuse(self, error: GatewayError) -> None:
@@ -392,7 +399,7 @@ class Exchange:
     def answer_broke(self, error: Broken) -> None:
         """It failed in mid-answer with nothing sent on: a real status is still possible."""
         self.connection = None
-        failure = self.failure_of(error)
+        failure = stage_of(error)
         if error.kind == "cut":
             failure.stage = "upstream_stream"
         self.attempt_failed(failure)
@@ -414,18 +421,6 @@ class Exchange:
         if self.attempts == [] or self.attempts[-1].outcome != stage:
             self._attempted(stage, self.answer_status)
         self._fail(GatewayError(code, message, stage=stage))
-
-    def failure_of(self, error: Broken) -> GatewayError:
-        """What a broken answer is to the caller."""
-        return stage_of(error)
-
-    def is_json(self, body: bytes) -> bool:
-        """Whether a body is a JSON document."""
-        try:
-            _ANY_JSON.decode(body)
-        except (msgspec.DecodeError, RecursionError):
-            return False
-        return True
 
     def finished(self) -> None:
         """The client has everything it will get."""
@@ -466,6 +461,8 @@ class Exchange:
         if not self.down.body_read:
             self.down.keep_alive = False  # the rest of its body would be read as a request
         lines = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        if self.bodyless:
+            body = b""  # after HEAD it would be read as the next answer
         out = head(error.status, lines + errors.headers(error) + self._own_lines()) + b"\r\n" + body
 
         def durable() -> None:
@@ -509,7 +506,7 @@ class Exchange:
             price_of=price_of,
         )
         connect_s = self.connect_s
-        own_ms = ((self.sent_at or now) - self.ready_at - (connect_s or 0.0)) * 1000
+        own_s = self._own_s if self.sent_at else now - self.ready_at - (connect_s or 0.0)
         entry = Entry(
             opening=self.opening,
             status=status,
@@ -525,7 +522,7 @@ class Exchange:
             rate_multiplier=caller.multiplier,
             connect_ms=None if connect_s is None else connect_s * 1000,
             total_ms=(now - self.started_at) * 1000,
-            gateway_ms=own_ms if own_ms > 0.0 else 0.0,
+            gateway_ms=own_s * 1000 if own_s > 0.0 else 0.0,
         )
         if target is not None:
             entry.provider = target.provider.name

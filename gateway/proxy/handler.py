@@ -112,7 +112,12 @@ class Proxy:
                 self._resume(exchange, plan, verdict, done)
 
         exchange.watcher = watch
-        exchange.send(connection, self.sender.request(exchange, plan, target, memory))
+        try:
+            exchange.send(connection, self.sender.request(exchange, plan, target, memory))
+        except Exception:  # noqa: BLE001 - no task would tell: it would end in the client's read
+            _log.exception("a request failed: %s", endpoint.label)
+            connection.abort()
+            exchange.refuse(GatewayError("internal_error", "The gateway failed", stage="gateway"))
         return True
 
     def _recall(self, down: Downstream) -> Remembered | None:

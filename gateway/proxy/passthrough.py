@@ -10,6 +10,8 @@ all work is done in the read that brought the bytes. What a relay knows of the r
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from gateway.errors import GatewayError
 from gateway.proxy import errors
 from gateway.proxy.connection import Broken, Lines
@@ -114,7 +116,7 @@ class Buffered(Relay):
             self._tap.feed(body)
             metered = self._tap.metered()
             unread = metered.usage is None and (body or self.exchange.endpoint.metered)
-            if unread and not self.exchange.is_json(body):
+            if unread and not _is_json(body):
                 self.exchange.refuse_answer(
                     "bad_upstream_response", "The upstream's answer is not JSON", "upstream_status"
                 )
@@ -273,7 +275,7 @@ class Streamed(Relay):
         if error.kind == "client_stalled":
             exchange.client_stalled()
             return
-        failure = exchange.failure_of(error)
+        failure = stage_of(error)
         self._error = errors.stream_event(failure, exchange.endpoint, exchange.id, self._last)
         exchange.down.keep_alive = False
         self._ended = True
@@ -387,7 +389,7 @@ class Raw(Relay):
             self.exchange.client_stalled()
             return
         metered = None if self._tap is None else self._tap.metered()
-        self.exchange.stream_broke(self.exchange.failure_of(error), metered, self._cut)
+        self.exchange.stream_broke(stage_of(error), metered, self._cut)
 
     def _cut(self) -> None:
         # A body of unknown meaning has no in-band error: an unfinished one must look unfinished.
@@ -428,6 +430,18 @@ class Drained:
     def broken(self, error: Broken) -> None:
         """The upstream failed."""
         self._relay.broken(error)
+
+
+_ANY_JSON = msgspec.json.Decoder(msgspec.Raw)
+
+
+def _is_json(body: bytes) -> bool:
+    """Whether a body is a JSON document."""
+    try:
+        _ANY_JSON.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def stage_of(error: Broken) -> GatewayError:

@@ -162,7 +162,7 @@ class Sender:
         else:
             credential = b"" if key is None else headers.provider_credential(endpoint.family, key)
         return b"%b%b%bAccept-Encoding: identity\r\n" % (
-            start.encode("latin-1"), credential, inbound.forward,
+            start.encode("utf-8", "surrogateescape"), credential, inbound.forward,
         )  # fmt: skip
 
     # -- streamed uploads ----------------------------------------------------------------------

@@ -231,3 +231,38 @@ async def test_a_revoked_key_stops_at_once_on_a_connection_that_is_open(tmp_path
         assert answer.status == 401
         assert "revoked" in answer.json()["error"]["message"]
         assert len(upstream.calls) == 2
+
+
+@scenario
+async def test_an_escaped_path_goes_on_as_it_came_and_a_raw_one_is_not_http(
+    tmp_path: Path,
+) -> None:
+    async with gateway_before(tmp_path, answering(reply(b'{"candidates":[]}'))) as (
+        gateway,
+        upstream,
+    ):
+        client = await gateway.client()
+        escaped = "/v1beta/models/%E6%A8%A1%E5%9e%8b:generateContent?q=%C3%a9"
+        for _ in range(2):  # the second finds an idle connection and runs without a task
+            fields = [(b"x-goog-api-key", b"own"), (b"Content-Type", b"application/json")]
+            assert (await client.request("POST", escaped, fields, b"{}")).status == 200
+        assert len(upstream.calls) == 2
+        assert all(call.target.endswith(escaped) for call in upstream.calls)
+        # RFC 9112 §3.2: a request target is ASCII. aiohttp's parser holds to that.
+        await client.send("GET /v1/models/模型 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert (await client.answer()).status == 400
+
+
+@scenario
+async def test_an_error_to_head_has_no_body_that_could_be_read_as_an_answer(
+    tmp_path: Path,
+) -> None:
+    async with gateway_before(tmp_path, answering(reply())) as (gateway, _):
+        client = await gateway.client()
+        key = await gateway.key()
+        fields = [(b"x-api-key", key)]
+        refused = await client.request("HEAD", "/v1/files/f", fields)
+        assert refused.status == 400
+        assert refused.body == b""
+        after = await client.request("GET", "/healthz", [])
+        assert after.json() == {"status": "ok"}
