@@ -315,8 +315,6 @@ def serve(config_path: str) -> int:
     nofile = raise_nofile(config.server.nofile)
     if nofile < operations.NOFILE_WARN:
         _log.warning("only %d files may be open: that bounds how many streams fit", nofile)
-    for note in config.notes:
-        _log.warning("%s is accepted but not acted on by this version", note)
     return uvloop.run(_serve(config, config_path))
 
 

@@ -9,6 +9,7 @@ environment. Anyone may read a `Config`; only `app.py`, `cli.py` and tests load 
 import os
 import re
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -71,9 +72,10 @@ class Keys(_Section, frozen=True):
 
 
 class Admin(_Section, frozen=True):
-    """The local control socket."""
+    """The local control socket, and who may use the admin API besides admins' keys."""
 
     socket: str = ""
+    token: str = ""
 
 
 class Byok(_Section, frozen=True):
@@ -111,6 +113,25 @@ class Upstream(_Section, frozen=True):
     keepalive_seconds: Seconds = 55.0
     connections_max: Count = 20_000
     ca_file: str = ""
+    deadline_seconds: Seconds = 600.0
+    breaker_failures: Count = 5
+    breaker_seconds: Seconds = 5.0
+
+
+class Alerts(_Section, frozen=True):
+    """Who is told when a day's spending passes a threshold."""
+
+    smtp_host: str = ""
+    smtp_port: Port = 587
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_user: str = ""
+    smtp_password: str = ""
+    smtp_ca_file: str = ""
+    mail_from: str = ""
+    mail_to: tuple[str, ...] = ()
+    webhook_url: str = ""
+    webhook_secret: str = ""
+    user_daily_usd: Usd = 0.0
 
 
 class Log(_Section, frozen=True):
@@ -137,12 +158,22 @@ class Provider(_Section, frozen=True):
     daily_alert_usd: Usd | None = None
     daily_stop_usd: Usd | None = None
 
+    @property
+    def daily_alert_nano_usd(self) -> int | None:
+        """The day's spending that is told, in nano-USD."""
+        return None if self.daily_alert_usd is None else nano_usd(self.daily_alert_usd)
+
+    @property
+    def daily_stop_nano_usd(self) -> int | None:
+        """The day's spending that pauses the provider, in nano-USD."""
+        return None if self.daily_stop_usd is None else nano_usd(self.daily_stop_usd)
+
 
 class Model(_Section, frozen=True):
     """An alias: what a name that clients use stands for."""
 
     targets: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
-    strategy: Literal["failover", "weighted"] = "failover"
+    strategy: Literal["failover", "weighted", "latency"] = "failover"
     weights: tuple[Annotated[int, Meta(ge=1)], ...] = ()
 
 
@@ -157,12 +188,11 @@ class Config(_Section, frozen=True):
     billing: Billing = Billing()
     limits: Limits = Limits()
     upstream: Upstream = Upstream()
+    alerts: Alerts = Alerts()
     log: Log = Log()
     providers: dict[str, Provider] = {}
     models: dict[str, Model] = {}
     model_map: dict[str, str] = {}
-    notes: tuple[str, ...] = ()
-    """Keys that were accepted but that this version does not act on; told at start."""
 
 
 _SECTIONS: dict[str, type[_Section]] = {
@@ -174,6 +204,7 @@ _SECTIONS: dict[str, type[_Section]] = {
     "billing": Billing,
     "limits": Limits,
     "upstream": Upstream,
+    "alerts": Alerts,
     "log": Log,
 }
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
@@ -215,7 +246,12 @@ def parse(text: str, *, source: str = "config") -> Config:
             raise ConfigError(f"{key}: unknown key")
     config = Config(**sections)
     _check(config)
-    return msgspec.structs.replace(config, notes=_inert(raw))
+    return config
+
+
+def nano_usd(usd: float) -> int:
+    """Nano-USD of an amount in the file: the decimal that was written, not its nearest float."""
+    return int((Decimal(str(usd)) * 10**9).to_integral_value())
 
 
 def secret(reference: str) -> str | None:
@@ -286,12 +322,24 @@ def _check(config: Config) -> None:
         _check_provider(name, provider)
     for alias, model in config.models.items():
         _check_model(config, alias, model)
+    _check_alerts(config.alerts)
     families: tuple[Family, ...] = ("openai", "anthropic", "gemini")
     for family in families:
         owner = getattr(config.byok, family)
         known = config.providers.get(owner)
         if known is not None and known.format not in (family, "all"):
             raise ConfigError(f"byok.{family}: provider {owner} speaks {known.format}")
+
+
+def _check_alerts(alerts: Alerts) -> None:
+    if alerts.smtp_host and not (alerts.mail_from and alerts.mail_to):
+        raise ConfigError("alerts.mail_to: smtp_host wants mail_from and mail_to")
+    if bool(alerts.smtp_user) != bool(alerts.smtp_password):
+        raise ConfigError("alerts.smtp_password: smtp_user and smtp_password go together")
+    if alerts.smtp_user and alerts.smtp_security == "none":
+        raise ConfigError("alerts.smtp_security: a password is not sent without TLS")
+    if alerts.webhook_url and not re.fullmatch(r"https?://[\x21-\x7e]+", alerts.webhook_url):
+        raise ConfigError("alerts.webhook_url: expected http(s)://host[:port][/path]")
 
 
 def _check_provider(name: str, provider: Provider) -> None:
@@ -325,22 +373,5 @@ def _check_model(config: Config, alias: str, model: Model) -> None:
             raise ConfigError(f"{where}: no provider {provider} is configured")
     if model.weights and len(model.weights) != len(model.targets):
         raise ConfigError(f"models.{alias}.weights: one for each target")
-
-
-def _inert(raw: dict[str, Any]) -> tuple[str, ...]:
-    """Keys of the contract that are read but not acted on yet, so that nobody relies on them."""
-    found = [f"limits.{key}" for key in raw.get("limits", {})]
-    for name, provider in raw.get("providers", {}).items():
-        found += [
-            f"providers.{name}.{key}"
-            for key in ("daily_alert_usd", "daily_stop_usd")
-            if key in provider
-        ]
-    for name, model in raw.get("models", {}).items():
-        if model.get("strategy", "failover") != "failover":
-            found.append(f"models.{name}.strategy")
-        if "weights" in model:
-            found.append(f"models.{name}.weights")
-    if "default_max_output_tokens" in raw.get("billing", {}):
-        found.append("billing.default_max_output_tokens")
-    return tuple(found)
+    if model.weights and model.strategy != "weighted":
+        raise ConfigError(f'models.{alias}.weights: only with strategy = "weighted"')

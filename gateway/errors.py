@@ -37,7 +37,9 @@ CODES: dict[str, tuple[int, Source, Retry]] = {
     "model_not_allowed": (403, "client", "never"),
     "not_found": (404, "client", "never"),
     "method_not_allowed": (405, "client", "never"),
+    "conflict": (409, "client", "never"),
     "request_too_large": (413, "client", "never"),
+    "idempotency_key_reused": (422, "client", "never"),
     "rate_limit_exceeded": (429, "client", "yes"),
     "provider_paused": (429, "gateway", "yes"),
     "internal_error": (500, "gateway", "never"),
@@ -85,3 +87,11 @@ class StoreError(Exception):
 
 class Conflict(Exception):
     """A control-plane verb contradicts what is stored (a name taken, an unknown id)."""
+
+
+class Missing(Conflict):
+    """What a control-plane verb names is not there."""
+
+
+class KeyReused(Conflict):
+    """An idempotency key came again with other parameters."""

@@ -36,7 +36,6 @@ class ConfigView(msgspec.Struct, frozen=True):
     listen: str
     store: str
     providers: list[ProviderView]
-    notes: list[str]
     object: str = "config"
 
 
@@ -100,7 +99,6 @@ def check(path: str, config: Config) -> ConfigView:
         listen=server.unix_socket or f"{scheme}://{server.host}:{server.port}",
         store=config.store.path,
         providers=providers,
-        notes=list(config.notes),
     )
 
 
@@ -112,8 +110,6 @@ def config(view: ConfigView) -> list[str]:
         for provider in view.providers
     ]
     found += table(["PROVIDER", "FORMAT", "BASE URL", "KEYS"], rows)
-    if view.notes:
-        found += ["", f"not acted on by this version: {', '.join(view.notes)}"]
     return [_plain(line) for line in found]
 
 

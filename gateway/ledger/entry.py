@@ -87,3 +87,7 @@ class Entry(msgspec.Struct, array_like=True, kw_only=True):
     gateway_ms: float = 0.0
     response_id: str | None = None
     response_model: str | None = None
+    hold_nano_usd: int = 0
+    """What was held for it at the end: the worst case at the last target tried."""
+    list_nano_usd: int | None = None
+    """The cost at list price, without multipliers: what the operator pays."""

@@ -32,12 +32,15 @@ class User(msgspec.Struct, frozen=True):
     rpm: int | None = None
     tpm: int | None = None
     concurrent: int | None = None
+    daily_alert_nano_usd: int | None = None
 
 
 class Key(msgspec.Struct, frozen=True):
     """A gateway key, without its text: `hash` is the keyed hash of it and is never shown.
 
-    `hint` is the prefix and the first characters, enough for its owner to recognise it.
+    `hint` is the prefix and the first characters, enough for its owner to recognise it. An `admin`
+    key is for the admin API and for nothing else. `spend_cap_nano_usd` bounds all that the key
+    ever spends; `on_disconnect` is its own row of the billing table.
     """
 
     id: str
@@ -52,7 +55,97 @@ class Key(msgspec.Struct, frozen=True):
     tpm: int | None = None
     concurrent: int | None = None
     models: list[str] | None = None
+    spend_cap_nano_usd: int | None = None
+    on_disconnect: Literal["cancel", "drain"] | None = None
+    admin: bool = False
     hash: bytes = b""
+
+
+class Code(msgspec.Struct, frozen=True):
+    """A redemption code, without its text: worth `nano_usd` to whoever redeems it first."""
+
+    id: str
+    hint: str
+    nano_usd: int
+    created_ms: int
+    expires_ms: int | None = None
+    redeemed_ms: int | None = None
+    redeemed_by: str | None = None
+    """The name of the user who redeemed it."""
+    hash: bytes = b""
+
+
+class ProviderKey(msgspec.Struct, frozen=True):
+    """A provider's key that an admin added; `sealed` is its encrypted text.
+
+    `version` is that of the master key it is sealed with. `hint` is what may be shown of it.
+    """
+
+    id: str
+    provider: str
+    hint: str
+    created_ms: int
+    version: int
+    sealed: bytes
+    disabled_ms: int | None = None
+
+
+class ProviderSettings(msgspec.Struct, frozen=True):
+    """What an admin, or a daily limit, set about a provider; it goes before the configuration.
+
+    `paused_by` is "admin" or "daily_stop". A provider that the configuration does not know has
+    both `format` and `base_url`.
+    """
+
+    provider: str
+    paused_ms: int | None = None
+    paused_by: str | None = None
+    format: Literal["openai", "anthropic", "gemini"] | None = None
+    base_url: str | None = None
+    catalog: str | None = None
+
+
+class ModelSettings(msgspec.Struct, frozen=True):
+    """What an admin set about a model of a provider; it goes before the catalog.
+
+    `price` is US dollars per million tokens as text, by class name of `prices.CLASSES`.
+    """
+
+    provider: str
+    model: str
+    enabled: bool = True
+    multiplier: str = "1"
+    price: dict[str, str] | None = None
+    context_length: int | None = None
+    max_output_tokens: int | None = None
+
+
+class Cap(msgspec.Struct, frozen=True):
+    """The most that one call of a model may cost a user. `model` is the name that callers use."""
+
+    user_id: int
+    model: str
+    nano_usd: int
+
+
+class UsageRow(msgspec.Struct, frozen=True):
+    """Sums over the requests of one UTC day (days since 1970), user, key, provider and model.
+
+    `nano_usd` is what was charged, `list_nano_usd` the same at list price: what it cost the
+    operator. Calls with a caller's own key are user 0 and key "", and cost nothing here.
+    """
+
+    day: int
+    user_id: int
+    key_id: str
+    provider: str
+    model: str
+    requests: int = 0
+    failed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    nano_usd: int = 0
+    list_nano_usd: int = 0
 
 
 class Receipt(msgspec.Struct, frozen=True):

@@ -76,9 +76,53 @@ _FIRST = (
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
 
+_SECOND = (
+    "ALTER TABLE users ADD COLUMN daily_alert_nano_usd INTEGER",
+    "ALTER TABLE keys ADD COLUMN spend_cap_nano_usd INTEGER",
+    "ALTER TABLE keys ADD COLUMN on_disconnect TEXT",
+    "ALTER TABLE keys ADD COLUMN admin INTEGER NOT NULL DEFAULT 0",
+    """CREATE TABLE codes (
+        id TEXT PRIMARY KEY, hint TEXT NOT NULL, nano_usd INTEGER NOT NULL CHECK (nano_usd > 0),
+        created_ms INTEGER NOT NULL, expires_ms INTEGER, redeemed_ms INTEGER,
+        redeemed_by INTEGER REFERENCES users (id),
+        hash BLOB NOT NULL UNIQUE CHECK (length(hash) > 0)) STRICT""",
+    # Answers to what must not be done twice: the same key gets the same answer again.
+    """CREATE TABLE idempotency (
+        key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, answer BLOB NOT NULL,
+        created_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE caps (
+        user_id INTEGER NOT NULL REFERENCES users (id), model TEXT NOT NULL,
+        nano_usd INTEGER NOT NULL CHECK (nano_usd > 0),
+        PRIMARY KEY (user_id, model)) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE provider_keys (
+        id TEXT PRIMARY KEY, provider TEXT NOT NULL, hint TEXT NOT NULL,
+        created_ms INTEGER NOT NULL, version INTEGER NOT NULL, sealed BLOB NOT NULL,
+        disabled_ms INTEGER) STRICT""",
+    """CREATE TABLE provider_settings (
+        provider TEXT PRIMARY KEY, paused_ms INTEGER, paused_by TEXT, format TEXT, base_url TEXT,
+        catalog TEXT) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE model_settings (
+        provider TEXT NOT NULL, model TEXT NOT NULL, enabled INTEGER NOT NULL,
+        multiplier TEXT NOT NULL, price TEXT, context_length INTEGER, max_output_tokens INTEGER,
+        PRIMARY KEY (provider, model)) STRICT, WITHOUT ROWID""",
+    # Sums of receipts, written with them: a day's counters survive a restart, a key's spending
+    # is known without reading its receipts.
+    """CREATE TABLE usage (
+        day INTEGER NOT NULL, user_id INTEGER NOT NULL, key_id TEXT NOT NULL,
+        provider TEXT NOT NULL, model TEXT NOT NULL, requests INTEGER NOT NULL,
+        failed INTEGER NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+        nano_usd INTEGER NOT NULL, list_nano_usd INTEGER NOT NULL,
+        PRIMARY KEY (day, user_id, key_id, provider, model)) STRICT, WITHOUT ROWID""",
+    # What was told of a day: one message a day, subject, threshold and channel.
+    """CREATE TABLE alerts_sent (
+        day INTEGER NOT NULL, subject TEXT NOT NULL, threshold TEXT NOT NULL,
+        channel TEXT NOT NULL, sent_ms INTEGER NOT NULL,
+        PRIMARY KEY (day, subject, threshold, channel)) STRICT, WITHOUT ROWID""",
+)
+
 Migrations = tuple[tuple[str, ...], ...]
 
-MIGRATIONS: Migrations = (_FIRST,)
+MIGRATIONS: Migrations = (_FIRST, _SECOND)
 """Version n is `MIGRATIONS[n - 1]`. Append; never edit one that was released."""
 
 

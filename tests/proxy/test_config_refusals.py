@@ -119,12 +119,6 @@ def test_the_shipped_file_is_the_defaults_and_complete() -> None:
             assert f"\n{field.name} = " in text, field.name
 
 
-def test_a_key_without_effect_is_told() -> None:
-    config = cfg.parse(PROVIDER + "daily_stop_usd = 5\n[limits]\nrpm = 5\n")
-    assert set(config.notes) == {"providers.p.daily_stop_usd", "limits.rpm"}
-    assert cfg.parse(PROVIDER).notes == ()
-
-
 @pytest.mark.parametrize("name", ["missing.toml", "."])
 def test_a_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=str(tmp_path)):
