@@ -1,0 +1,1 @@
+"""What a day has cost, and who is told: counters, mail, webhook."""
