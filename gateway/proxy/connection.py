@@ -7,6 +7,7 @@ its pool when an answer ended cleanly. Used by `upstream.py` only.
 """
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
@@ -69,6 +70,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_write_paused",
         "answering",
         "expires_at",
+        "first_byte_by",
         "last_activity",
         "paused",
         "request_done",
@@ -98,6 +100,9 @@ class UpstreamConnection(asyncio.Protocol):
         """False while the body of a streamed request is still being sent."""
         self.last_activity = 0.0
         self.expires_at = 0.0
+        self.first_byte_by = math.inf
+        """Loop time by which this request's answer must have begun, whatever the origin allows.
+        For one request: the pool gives a connection out without."""
 
     # -- for the pool and the exchange ---------------------------------------------------------
 

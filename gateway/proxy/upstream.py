@@ -4,10 +4,14 @@
 timer serves every timeout (connect aside), so that a stream costs no timer per chunk; its period,
 SWEEP_SECONDS, is the precision of the first-byte and idle timeouts. Foreign exceptions (OS, TLS,
 DNS) are mapped to `Broken` here and nowhere else. Used by the handler; knows no wire format.
+
+A guarded origin (its base URL was set by an admin) is resolved, checked and connected to at the
+checked address for every new connection; see `guard.py`.
 """
 
 import asyncio
 import contextlib
+import math
 import ssl
 from collections import deque
 from urllib.parse import urlsplit
@@ -15,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.proxy.connection import Broken, Sink, UpstreamConnection
+from gateway.proxy.guard import GUARD, Guard, Refused
 
 SWEEP_SECONDS = 0.25
 
@@ -29,6 +34,8 @@ class Origin(msgspec.Struct, frozen=True):
     connect_s: float
     first_byte_s: float
     idle_s: float
+    guarded: bool = False
+    """Whether only public addresses may be connected to."""
 
     @property
     def netloc(self) -> str:
@@ -75,27 +82,32 @@ class Pool:
             connection = self._idle.pop()
             if connection.usable and connection.expires_at > now:
                 connection.reused = True
+                connection.first_byte_by = math.inf
                 self.active.add(connection)
                 return connection
             connection.abort()
         return None
 
-    async def connect(self) -> UpstreamConnection:
-        """Open a connection; raises `Broken` (`connect`)."""
+    async def connect(self, limit_s: float | None = None) -> UpstreamConnection:
+        """Open a connection; raises `Broken` (`connect`).
+
+        `limit_s` is what is left of the request's own time; the origin's limit holds as well.
+        """
         if self.open >= self._upstreams.connections_max:
             raise Broken("connect", "too many connections to this upstream are open")
-        origin = self.origin
+        wait_s = self.origin.connect_s
+        if limit_s is not None and limit_s < wait_s:
+            wait_s = max(limit_s, 0.0)
         self.connecting += 1
         try:
-            async with asyncio.timeout(origin.connect_s):
-                _, connection = await self.loop.create_connection(
-                    lambda: UpstreamConnection(self),
-                    origin.host,
-                    origin.port,
-                    ssl=self._upstreams.tls(origin) if origin.scheme == "https" else None,
+            async with asyncio.timeout(wait_s):
+                connection = await (
+                    self._open_guarded() if self.origin.guarded else self._open(self.origin.host)
                 )
         except TimeoutError:
-            raise Broken("connect", f"no connection within {origin.connect_s:g} s") from None
+            raise Broken("connect", f"no connection within {round(wait_s, 3):g} s") from None
+        except Refused as exc:
+            raise Broken("connect", f"connect refused: {exc}") from None
         except ssl.SSLCertVerificationError as exc:
             raise Broken("connect", f"TLS: {exc.verify_message or 'not verified'}") from None
         except ssl.SSLError as exc:
@@ -107,6 +119,37 @@ class Pool:
             self.connecting -= 1
         self.active.add(connection)
         return connection
+
+    async def _open(self, host: str) -> UpstreamConnection:
+        """Connect to a name or an address; the certificate is the origin's in either case."""
+        origin = self.origin
+        tls = self._upstreams.tls(origin) if origin.scheme == "https" else None
+        _, connection = await self.loop.create_connection(
+            lambda: UpstreamConnection(self),
+            host,
+            origin.port,
+            ssl=tls,
+            server_hostname=origin.host if tls is not None else None,
+        )
+        return connection
+
+    async def _open_guarded(self) -> UpstreamConnection:
+        """Connect to the first checked address that answers: never to the name, which may
+        resolve to something else by then.
+        """
+        origin = self.origin
+        if origin.scheme != "https":
+            raise Refused("the base URL is not https")
+        last: OSError = OSError("no address")
+        for address in await self._upstreams.guard.addresses(origin.host, origin.port):
+            try:
+                return await self._open(address)
+            except ssl.SSLError:
+                raise
+            except OSError as exc:
+                # Its text would quote the address.
+                last = OSError(exc.errno, exc.strerror or "the connection was closed")
+        raise last
 
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection whose answer ended cleanly."""
@@ -128,8 +171,11 @@ class Pool:
         late = [
             connection
             for connection in self.active
-            if now - connection.last_activity
-            > (idle if connection.answering or connection.paused else first_byte)
+            if (
+                now - connection.last_activity
+                > (idle if connection.answering or connection.paused else first_byte)
+                or (now >= connection.first_byte_by and not connection.answering)
+            )
             and connection.sink is not None
         ]
         for connection in late:
@@ -137,8 +183,10 @@ class Pool:
                 error = Broken("client_stalled", f"the client read nothing for {idle:g} s")
             elif connection.answering:
                 error = Broken("timeout_idle", f"nothing from the upstream for {idle:g} s")
-            else:
+            elif now - connection.last_activity > first_byte:
                 error = Broken("timeout_first_byte", f"no answer within {first_byte:g} s")
+            else:
+                error = Broken("timeout_first_byte", "no answer in the time the request had left")
             connection.fail(error)
         while self._idle and self._idle[0].expires_at <= now:
             self._idle.popleft().abort()
@@ -153,8 +201,9 @@ class Pool:
 class Upstreams:
     """All pools."""
 
-    def __init__(self, *, keepalive_s: float, connections_max: int) -> None:
+    def __init__(self, *, keepalive_s: float, connections_max: int, guard: Guard = GUARD) -> None:
         self.loop = asyncio.get_running_loop()
+        self.guard = guard
         self.keepalive_s = keepalive_s
         self.connections_max = connections_max
         self._pools: dict[Origin, Pool] = {}
