@@ -35,6 +35,7 @@ CODES: dict[str, tuple[int, Source, Retry]] = {
     "insufficient_balance": (402, "client", "never"),
     "call_cap_exceeded": (402, "client", "never"),
     "model_not_allowed": (403, "client", "never"),
+    "permission_denied": (403, "client", "never"),
     "not_found": (404, "client", "never"),
     "method_not_allowed": (405, "client", "never"),
     "conflict": (409, "client", "never"),

@@ -434,18 +434,23 @@ def web_writer(connection: RequestHandler, loop: asyncio.AbstractEventLoop) -> A
 
 _PREFIXES = ("/v1/", "/v1beta/", "/api/v1/", "/api/v1beta/", "/upload/", "/api/upload/", "//")
 _OWN = re.compile(
-    r"^/(?:api/)?(?:v1|v1beta)(?:/v1|/v1beta)?/(?:receipts|models|account)(?:/[^?]*)?(?:\?.*)?$"
+    r"^/(?:api/)?(?:v1|v1beta)(?:/v1|/v1beta)?/"
+    r"(?:(?:receipts|models|account)(?:/[^?]*)?|usage)(?:\?.*)?$"
 )
+_REDEEM = re.compile(r"^/(?:api/)?v1(?:/v1)?/account/redeem(?:\?.*)?$")
 
 
 def is_proxied(method: str, path: str) -> bool:
     """Whether a request is for the proxy rather than for the gateway's own pages.
 
-    Reading receipts, models and the account is ours; every other `/v1…` is an upstream's.
+    Reading receipts, models, the account and its usage is ours, and so is redeeming a code; every
+    other `/v1…` is an upstream's.
     """
     if not path.startswith(_PREFIXES):
         return False
-    return method == "POST" or not (method in ("GET", "HEAD") and _OWN.match(path))
+    if method == "POST":
+        return "/account/redeem" not in path or _REDEEM.match(path) is None
+    return not (method in ("GET", "HEAD") and _OWN.match(path))
 
 
 class ClientServer(web.Server):
