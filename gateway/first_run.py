@@ -20,7 +20,7 @@ async def greet(accounts: Accounts, config: Config, base_url: str, out: TextIO) 
     if accounts.list_users() or not demo or "JOURNAL_STREAM" in os.environ:
         return  # a service's output is kept in the journal: no place for a key
     await accounts.create_user(USER)
-    await accounts.credit(USER, CREDIT_NANO_USD, "first-run")
+    await accounts.credit(USER, CREDIT_NANO_USD, idempotency_key="first-run")
     _, key = await accounts.create_key(USER)
     unix = not base_url.startswith("http")
     where = f"--unix-socket {base_url} http://localhost" if unix else base_url

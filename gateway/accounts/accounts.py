@@ -1,44 +1,39 @@
-"""Users and keys: a snapshot in memory, and the verbs that change it.
+"""Users, keys and their money: a snapshot in memory, and the verbs that change it.
 
 `identify` runs on every request: one keyed hash and one dictionary look-up, no I/O. A verb commits
 through the ledger's writer first and changes the snapshot only then, so what is answered here is
 always durable; a revoked key is out of the dictionary before the verb returns.
 
-Event-loop thread only. Called by the request handler (`identify`, `why_refused`, `user`), the
-admin verbs (all else) and `app.py` (`load`, and the verbs on a first run).
+Money that is given is in the user's `Funds` once it is durable, and never before; what requests
+take is held and settled there by the proxy, which writes the charge at the same time.
+
+Event-loop thread only. Called by the request handler (`identify`, `why_refused`, `user`, `funds`,
+`key_funds`, `cap`), the admin verbs (all else) and `app.py` (`load`, and the verbs on a first run).
+A refused verb raises `Conflict`, `Missing` where what it names is not there.
 """
 
 import asyncio
 import hashlib
-import re
 import sqlite3
 import time
-import unicodedata
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import msgspec
 
-from gateway.accounts import keys
-from gateway.errors import Conflict, GatewayError
-from gateway.ledger import store
-from gateway.ledger.records import CREDIT_ACCOUNT, Key, User
+from gateway.accounts import changes, codes, keys
+from gateway.accounts.changes import UNLIMITED, KeyChanges, UserChanges
+from gateway.accounts.changes import KeySpec as KeySpec
+from gateway.accounts.funds import NO_CAP, Funds
+from gateway.errors import Conflict, GatewayError, Missing
+from gateway.ledger import money, store, usage
+from gateway.ledger.records import CREDIT_ACCOUNT, Cap, Code, Key, User
 from gateway.ledger.writer import Ledger
 
 Refusal = Literal["malformed", "unknown", "revoked", "expired", "suspended"]
 KeyStatus = Literal["active", "revoked", "expired", "suspended"]
 
-NAME_CHARS_MAX = 64
-EMAIL_CHARS_MAX = 254
-MODELS_MAX = 256
-LIMIT_MAX = 10**12
-"""Bounds a number an operator may type, far inside SQLite's 64 bits."""
-
-EXPIRES_MS_MAX = 253_402_300_799_999
-"""The end of the year 9999, the last that a date can show."""
-
 _ID_CHARS = 16
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 _MESSAGES: dict[Refusal, str] = {
     "malformed": "Invalid API key: its checksum does not match; check it for a typo",
@@ -51,19 +46,40 @@ _MESSAGES: dict[Refusal, str] = {
 T = TypeVar("T")
 
 
-class KeySpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new key may do; None is "as the user, or the server's default"."""
+class Credit(msgspec.Struct, frozen=True):
+    """A credit or correction that was made, and the balance right after it, in nano-USD.
 
-    name: str = ""
-    rpm: int | None = None
-    tpm: int | None = None
-    concurrent: int | None = None
-    models: tuple[str, ...] | None = None
-    expires_ms: int | None = None
+    `nano_usd` is below zero where it took away.
+    """
+
+    id: str
+    user: str
+    nano_usd: int
+    balance_nano_usd: int
+    created_ms: int
 
 
-UNLIMITED = KeySpec()
-"""A key that narrows nothing: its user's limits, or the server's defaults, hold."""
+_decode_credit = msgspec.json.Decoder(Credit).decode
+
+
+class _Stored(msgspec.Struct):
+    """All that the snapshot is made of."""
+
+    users: list[User]
+    keys: list[Key]
+    balances: dict[int, int]
+    spent: dict[str, int]
+    caps: list[Cap]
+
+
+def _read_all(conn: sqlite3.Connection) -> _Stored:
+    return _Stored(
+        store.list_users(conn),
+        store.list_keys(conn),
+        money.balances(conn),
+        usage.spent_by_key(conn),
+        money.caps(conn),
+    )
 
 
 def wall_clock_ms() -> int:
@@ -87,6 +103,9 @@ class Accounts:
         self._users: dict[int, User] = {}
         self._user_ids: dict[str, int] = {}
         self._keys: dict[str, Key] = {}
+        self._funds: dict[int, Funds] = {}
+        self._key_funds: dict[str, Funds] = {}
+        self._caps: dict[tuple[int, str], int] = {}
         self._live: dict[bytes, Key] = {}
         self._dead: dict[bytes, Refusal] = {}
         self._order = asyncio.Lock()
@@ -101,15 +120,20 @@ class Accounts:
         *,
         clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> "Accounts":
-        """Read all users and keys of the store. `secret` is the one `secret.load` gave."""
+        """Read the store: users, keys, balances, caps. Before the first request, not after.
+
+        `secret` is the one `secret.load` gave.
+        """
         accounts = cls(ledger, secret, prefix, clock_ms)
-        users, issued = await ledger.read(
-            lambda conn: (store.list_users(conn), store.list_keys(conn))
-        )
-        for user in users:
+        stored = await ledger.read(_read_all)
+        for user in stored.users:
             accounts._put_user(user)
-        for key in issued:
+            accounts._funds[user.id].deposit(stored.balances.get(user.id, 0))
+        for key in stored.keys:
             accounts._put_key(key)
+            accounts._key_funds[key.id].deposit(-stored.spent.get(key.id, 0))
+        for cap in stored.caps:
+            accounts._caps[cap.user_id, cap.model] = cap.nano_usd
         return accounts
 
     # The hot path
@@ -143,17 +167,27 @@ class Accounts:
         """The owner of a key: its rate multiplier and limits. KeyError if there is none."""
         return self._users[user_id]
 
-    # The verbs
+    def funds(self, user_id: int) -> Funds:
+        """A user's balance and what is held of it. KeyError if there is no such user."""
+        return self._funds[user_id]
+
+    def key_funds(self, key_id: str) -> Funds:
+        """What a key may still spend: without a cap, more than any user has. KeyError if none."""
+        return self._key_funds[key_id]
+
+    def cap(self, user_id: int, model: str) -> int | None:
+        """The most that one call of a model, by the name that callers use, may cost; nano-USD."""
+        return self._caps.get((user_id, model))
+
+    # The verbs: users and keys
 
     async def create_user(
         self, name: str, *, email: str | None = None, admin: bool = False
     ) -> User:
         """Add a user. `Conflict` if the name is taken or is not a name."""
-        name = _checked_name(name)
-        if email is not None and (
-            len(email) > EMAIL_CHARS_MAX or not _EMAIL.fullmatch(email) or not email.isprintable()
-        ):
-            raise Conflict("email: not an e-mail address")
+        name = changes.checked_name(name)
+        if email is not None:
+            changes.check_email(email)
         now_ms = self._clock_ms()
         return await self._commit(
             lambda conn: store.create_user(
@@ -167,30 +201,43 @@ class Accounts:
         return sorted(self._users.values(), key=lambda user: user.id)
 
     def user_named(self, name: str) -> User:
-        """The user of that name. `Conflict` if there is none."""
-        user_id = self._user_ids.get(_same_form(name))
+        """The user of that name. `Missing` if there is none."""
+        user_id = self._user_ids.get(changes.same_form(name))
         if user_id is None:
-            raise Conflict(f"there is no user {name!r}")
+            raise Missing(f"there is no user {name!r}")
         return self._users[user_id]
 
+    async def update_user(self, name: str, wanted: UserChanges) -> User:
+        """Change a user from the next request on. `Conflict` where a value is out of bounds."""
+        columns = changes.of_user(wanted)
+        return await self._commit(
+            lambda conn: store.update_user(conn, _existing_user(conn, name).name, **columns),
+            self._put_user,
+        )
+
     async def suspend_user(self, name: str) -> User:
-        """Refuse all keys of a user from now on. `Conflict` if there is no such user."""
+        """Refuse all keys of a user from now on. `Missing` if there is no such user."""
         now_ms = self._clock_ms()
 
         def change(conn: sqlite3.Connection) -> User:
-            user = _existing_user(conn, name)
-            store.suspend_user(conn, user.name, now_ms)
-            return _existing_user(conn, user.name)
+            return store.suspend_user(conn, _existing_user(conn, name).name, now_ms)
 
         return await self._commit(change, self._put_user)
+
+    async def resume_user(self, name: str) -> User:
+        """Take a user's keys again, except those that were revoked or have expired."""
+        return await self._commit(
+            lambda conn: store.resume_user(conn, _existing_user(conn, name).name), self._put_user
+        )
 
     async def create_key(self, user_name: str, spec: KeySpec = UNLIMITED) -> tuple[Key, str]:
         """Issue a key and return it with its text: the only time that the text exists.
 
-        `Conflict` if the user is unknown or suspended, or the spec asks for the impossible.
+        `Conflict` if the user is suspended, or the spec asks for the impossible: an admin key for
+        a user who is none, too.
         """
         now_ms = self._clock_ms()
-        _check_spec(spec, now_ms)
+        columns = changes.of_key(spec, now_ms)
         text = keys.mint(self._prefix)
         key_id = "key_" + keys.random_text(_ID_CHARS)
 
@@ -198,28 +245,23 @@ class Accounts:
             user = _existing_user(conn, user_name)
             if user.suspended_ms is not None:
                 raise Conflict(f"user {user.name!r} is suspended")
-            return store.create_key(
-                conn,
-                Key(
-                    id=key_id,
-                    user_id=user.id,
-                    user_name=user.name,
-                    name=spec.name,
-                    hint=keys.hint(self._prefix, text),
-                    created_ms=now_ms,
-                    expires_ms=spec.expires_ms,
-                    rpm=spec.rpm,
-                    tpm=spec.tpm,
-                    concurrent=spec.concurrent,
-                    models=None if spec.models is None else list(spec.models),
-                    hash=keys.hash_key(self._secret, text.encode()),
-                ),
+            if spec.admin and not user.admin:
+                raise Conflict(f"admin: user {user.name!r} is not an admin")
+            key = Key(
+                id=key_id,
+                user_id=user.id,
+                user_name=user.name,
+                hint=keys.hint(self._prefix, text),
+                created_ms=now_ms,
+                hash=keys.hash_key(self._secret, text.encode()),
+                **columns,
             )
+            return store.create_key(conn, key)
 
         return await self._commit(change, self._put_key), text
 
     def list_keys(self, user_name: str | None = None) -> list[Key]:
-        """All keys, or those of one user (`Conflict` if unknown), oldest first."""
+        """All keys, or those of one user (`Missing` if unknown), oldest first."""
         found = list(self._keys.values())
         if user_name is not None:
             user_id = self.user_named(user_name).id
@@ -236,38 +278,154 @@ class Accounts:
             return "expired"
         return "active"
 
+    async def update_key(self, key_id: str, wanted: KeyChanges) -> Key:
+        """Change a key from the next request on; what it has spent counts against a new cap.
+
+        `Conflict` where a value is out of bounds.
+        """
+        columns = changes.of_key(wanted, self._clock_ms())
+        return await self._commit(
+            lambda conn: store.update_key(conn, key_id, **columns), self._put_key
+        )
+
     async def revoke_key(self, key_id: str) -> Key:
-        """Refuse a key from now on. `Conflict` if unknown; revoking twice changes nothing."""
+        """Refuse a key from now on. `Missing` if unknown; revoking twice changes nothing."""
         now_ms = self._clock_ms()
         return await self._commit(
             lambda conn: store.revoke_key(conn, key_id, now_ms), self._put_key
         )
 
-    async def credit(self, name: str, nano_usd: int, ref: str) -> None:
-        """Give a user prepaid credit. `ref` names the gift: the same ref gives once only."""
-        if nano_usd <= 0:
-            raise Conflict("credit: the amount must be above zero")
+    # The verbs: money
+
+    async def credit(
+        self, name: str, nano_usd: int, *, idempotency_key: str | None = None
+    ) -> Credit:
+        """Give a user prepaid credit.
+
+        With an `idempotency_key` it is given once, whoever asks how often: further calls get the
+        answer of the first. `KeyReused` if they ask for another amount or user.
+        """
+        changes.check_amount("credit", nano_usd)
+        if idempotency_key is not None:
+            limit = changes.IDEMPOTENCY_KEY_CHARS_MAX
+            changes.check_text("idempotency_key", idempotency_key, limit)
+        ref = "credit_" + keys.random_text(_ID_CHARS)
         now_ms = self._clock_ms()
 
-        def change(conn: sqlite3.Connection) -> None:
-            user = _existing_user(conn, name)
-            store.post_transfer(
-                conn,
-                ref=ref,
-                kind="credit",
-                debit=CREDIT_ACCOUNT,
-                credit=user.id,
-                nano_usd=nano_usd,
-                created_ms=now_ms,
-            )
+        def give(conn: sqlite3.Connection, user: User) -> bytes:
+            given = money.Transfer(ref, "credit", CREDIT_ACCOUNT, user.id, nano_usd, now_ms)
+            money.post_transfer(conn, given)
+            left = money.balance(conn, user.id)
+            return msgspec.json.encode(Credit(ref, user.name, nano_usd, left, now_ms))
 
-        await self._commit(change, lambda _: None)
+        def change(conn: sqlite3.Connection) -> tuple[Credit, User, bool]:
+            user = _existing_user(conn, name)
+            if idempotency_key is None:
+                return _decode_credit(give(conn, user)), user, True
+            fingerprint = hashlib.sha256(msgspec.json.encode(("credit", user.id, nano_usd)))
+            answer, fresh = money.once(
+                conn, idempotency_key, fingerprint.digest(), lambda: give(conn, user), now_ms
+            )
+            return _decode_credit(answer), user, fresh
+
+        def apply(outcome: tuple[Credit, User, bool]) -> None:
+            _, user, fresh = outcome
+            if fresh:
+                self._funds[user.id].deposit(nano_usd)
+
+        return (await self._commit(change, apply))[0]
+
+    async def correct(self, name: str, nano_usd: int, reason: str) -> Credit:
+        """Add to a balance, or take from it where below zero: a further entry, with its reason.
+
+        The balance may end below zero: what was given by mistake may be spent already.
+        """
+        changes.check_amount("correction", abs(nano_usd))
+        changes.check_text("reason", reason, changes.REASON_CHARS_MAX)
+        ref = "correction_" + keys.random_text(_ID_CHARS)
+        now_ms = self._clock_ms()
+
+        def change(conn: sqlite3.Connection) -> tuple[Credit, int]:
+            user = _existing_user(conn, name)
+            left = money.correct(conn, ref, user.id, nano_usd, reason, now_ms)
+            return Credit(ref, user.name, nano_usd, left, now_ms), user.id
+
+        made = await self._commit(change, lambda it: self._funds[it[1]].deposit(nano_usd))
+        return made[0]
+
+    async def create_codes(
+        self, nano_usd: int, count: int = 1, expires_ms: int | None = None
+    ) -> list[tuple[Code, str]]:
+        """Make redemption codes, each with its text: the only time that the text exists."""
+        changes.check_amount("amount", nano_usd)
+        if not 1 <= count <= changes.CODES_MAX:
+            raise Conflict(f"count: expected 1 to {changes.CODES_MAX}")
+        now_ms = self._clock_ms()
+        changes.check_expiry(expires_ms, now_ms)
+        made = [codes.mint(self._secret, nano_usd, now_ms, expires_ms) for _ in range(count)]
+        await self._ledger.execute(lambda conn: money.add_codes(conn, (code for code, _ in made)))
+        return made
+
+    async def list_codes(self) -> list[Code]:
+        """All codes, oldest first."""
+        return await self._ledger.read(money.list_codes)
+
+    async def redeem(self, user_name: str, text: str) -> tuple[Code, int]:
+        """Credit a code to a user: the code, and the user's balance right after it.
+
+        `Conflict` if it was redeemed before, has expired or has a typo; `Missing` if no such code
+        was issued. A code is redeemed once, ever.
+        """
+        digest = codes.digest(self._secret, text)
+        now_ms = self._clock_ms()
+
+        def change(conn: sqlite3.Connection) -> tuple[Code, int, int]:
+            user = _existing_user(conn, user_name)
+            code = money.redeem(conn, digest, user.id, now_ms)
+            return code, money.balance(conn, user.id), user.id
+
+        code, left, _ = await self._commit(
+            change, lambda it: self._funds[it[2]].deposit(it[0].nano_usd)
+        )
+        return code, left
+
+    async def set_cap(self, user_name: str, model: str, nano_usd: int | None) -> None:
+        """Bound what one call of a model may cost a user; None lifts the bound.
+
+        `model` is the name that callers use.
+        """
+        changes.check_model("model", model)
+        if nano_usd is not None:
+            changes.check_amount("cap", nano_usd)
+
+        def change(conn: sqlite3.Connection) -> int:
+            user = _existing_user(conn, user_name)
+            money.set_cap(conn, user.id, model, nano_usd)
+            return user.id
+
+        def apply(user_id: int) -> None:
+            if nano_usd is None:
+                self._caps.pop((user_id, model), None)
+            else:
+                self._caps[user_id, model] = nano_usd
+
+        await self._commit(change, apply)
+
+    def caps(self, user_name: str) -> list[Cap]:
+        """A user's caps, by model. `Missing` if there is no such user."""
+        user_id = self.user_named(user_name).id
+        found = ((key, nano_usd) for key, nano_usd in self._caps.items() if key[0] == user_id)
+        return [Cap(user_id, model, nano_usd) for (_, model), nano_usd in sorted(found)]
 
     async def balance(self, name: str) -> int:
-        """A user's balance in nano-USD. `Conflict` if unknown."""
+        """A user's balance in nano-USD: what is durable, holds not subtracted. `Missing`."""
         return await self._ledger.read(
-            lambda conn: store.balance(conn, _existing_user(conn, name).id)
+            lambda conn: money.balance(conn, _existing_user(conn, name).id)
         )
+
+    def held(self, name: str) -> int:
+        """What calls under way hold of a user's balance, in nano-USD. `Missing`."""
+        return self._funds[self.user_named(name).id].held
 
     # The snapshot
 
@@ -295,13 +453,20 @@ class Accounts:
         before = self._users.get(user.id)
         self._users[user.id] = user
         self._user_ids[user.name] = user.id
+        if before is None:
+            self._funds[user.id] = Funds()
         if before is not None and before.suspended_ms != user.suspended_ms:
             for key in self._keys.values():
                 if key.user_id == user.id:
                     self._put_key(key)
 
     def _put_key(self, key: Key) -> None:
+        before = self._keys.get(key.id)
         self._keys[key.id] = key
+        if before is None:
+            self._key_funds[key.id] = Funds(_spendable(key))
+        else:
+            self._key_funds[key.id].deposit(_spendable(key) - _spendable(before))
         refusal: Refusal | None = None
         if key.revoked_ms is not None:
             refusal = "revoked"
@@ -316,45 +481,11 @@ class Accounts:
 
 
 def _existing_user(conn: sqlite3.Connection, name: str) -> User:
-    user = store.find_user(conn, _same_form(name))
+    user = store.find_user(conn, changes.same_form(name))
     if user is None:
-        raise Conflict(f"there is no user {name!r}")
+        raise Missing(f"there is no user {name!r}")
     return user
 
 
-def _same_form(name: str) -> str:
-    # NFC, or two users could have names that look the same and differ in bytes.
-    return unicodedata.normalize("NFC", name)
-
-
-def _checked_name(name: str) -> str:
-    name = _same_form(name)
-    if (
-        not 1 <= len(name) <= NAME_CHARS_MAX
-        or not name.isprintable()
-        or name != name.strip()
-        or name.startswith("-")
-    ):
-        raise Conflict(
-            f"name: expected 1 to {NAME_CHARS_MAX} printable characters, with no space at either "
-            "end and no dash at the start"
-        )
-    return name
-
-
-def _check_spec(spec: KeySpec, now_ms: int) -> None:
-    if len(spec.name) > NAME_CHARS_MAX or not spec.name.isprintable():
-        raise Conflict(f"name: expected at most {NAME_CHARS_MAX} printable characters")
-    for field in ("rpm", "tpm", "concurrent"):
-        limit = getattr(spec, field)
-        if limit is not None and not 1 <= limit <= LIMIT_MAX:
-            raise Conflict(f"{field}: expected 1 to {LIMIT_MAX}")
-    if spec.expires_ms is not None and spec.expires_ms <= now_ms:
-        raise Conflict("expires: is in the past")
-    if spec.expires_ms is not None and spec.expires_ms > EXPIRES_MS_MAX:
-        raise Conflict("expires: is after the year 9999")
-    if spec.models is not None:
-        if not 1 <= len(spec.models) <= MODELS_MAX:
-            raise Conflict(f"models: expected 1 to {MODELS_MAX} names")
-        if not all(model and model.isprintable() and len(model) <= 256 for model in spec.models):
-            raise Conflict("models: a name is empty, too long, or not printable")
+def _spendable(key: Key) -> int:
+    return NO_CAP if key.spend_cap_nano_usd is None else key.spend_cap_nano_usd

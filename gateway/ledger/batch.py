@@ -1,7 +1,8 @@
-"""What requests write: openings, receipts and charges, many requests to a transaction.
+"""What requests write: openings, receipts, charges and their sums, many requests to a transaction.
 
 `Store` owns the one connection that writes and lives on the writer's thread (`writer.py`). It
-keeps no queue and knows no event loop. SQL lives here, in `store.py` and in `schema.py` only.
+keeps no queue and knows no event loop. What is asked of the store is in `store.py`, `money.py`,
+`usage.py` and `control.py`; SQL lives in these modules only.
 
 Measured, CPU of opening, finishing and charging one request, two commits with fsync and their
 share of checkpoints (Python 3.11, SQLite 3.40, ext4, one of two shared cores): 370 µs alone, 61 µs
@@ -19,8 +20,8 @@ from typing import Any
 import msgspec
 
 from gateway.errors import StoreError
-from gateway.ledger import chain, ids, schema
-from gateway.ledger.entry import Entry, Failure, Opening
+from gateway.ledger import chain, ids, schema, usage
+from gateway.ledger.entry import COST_NANO_USD_MAX, Entry, Failure, Opening
 from gateway.ledger.records import OPERATOR_ACCOUNT
 
 log = logging.getLogger("gateway.ledger")
@@ -30,9 +31,6 @@ _decode_opening = msgspec.msgpack.Decoder(Opening).decode
 
 ROWS_MAX = 256
 """Rows of one statement; more go into several."""
-
-COST_NANO_USD_MAX = 10**15
-"""A million dollars for one request is a fault in its price: it is recorded, and not charged."""
 
 
 def _prepared(head: str, columns: int, tail: str) -> dict[int, str]:
@@ -58,6 +56,16 @@ _CHARGES = _prepared(
 )
 _RESPONSES = _prepared(
     "INSERT INTO responses SELECT * FROM (VALUES ", 3, f"{_FILLED} ON CONFLICT DO NOTHING"
+)
+_SUMS = _prepared(
+    "INSERT INTO usage SELECT * FROM (VALUES ",
+    11,
+    f"""{_FILLED} ON CONFLICT (day, user_id, key_id, provider, model) DO UPDATE SET
+        requests = requests + excluded.requests, failed = failed + excluded.failed,
+        input_tokens = input_tokens + excluded.input_tokens,
+        output_tokens = output_tokens + excluded.output_tokens,
+        nano_usd = nano_usd + excluded.nano_usd,
+        list_nano_usd = list_nano_usd + excluded.list_nano_usd""",
 )
 _CLOSED = _prepared("DELETE FROM openings WHERE id IN (VALUES ", 1, ")")
 
@@ -100,10 +108,10 @@ class Store:
     ) -> int:
         """Write one transaction and return how many rows it added, once they are durable.
 
-        Each entry brings its receipt, its charge, the maker of the response that its provider
-        stores, and the removal of its opening. An entry whose
-        id has a receipt already was written by an earlier commit and is passed over, charge and
-        all. Jobs run last; what one raises undoes the whole transaction, so it keeps to itself
+        Each entry brings its receipt, its charge, its part of the sums (`usage.py`), the maker of
+        the response that its provider stores, and the removal of its opening. An entry whose id has
+        a receipt already was written by an earlier commit and is passed over, charge and all. Jobs
+        run last; what one raises undoes the whole transaction, so it keeps to itself
         what concerns only its own caller (`in_savepoint`). After any error call `rollback`.
         """
         try:
@@ -121,7 +129,8 @@ class Store:
     ) -> int:
         conn = self.conn
         opened = [(ids.to_bytes(opening.id), _encoded_opening(opening)) for opening in openings]
-        seq, head, receipts, charges, responses = self._chained(entries)
+        sums: usage.Sums = {}
+        seq, head, receipts, charges, responses = self._chained(entries, sums)
         alone = not receipts and not jobs and len(opened) <= ROWS_MAX
         if not alone:
             conn.execute("BEGIN IMMEDIATE")
@@ -129,6 +138,7 @@ class Store:
         if receipts:
             _write(conn, _RECEIPTS, receipts)
             _write(conn, _CHARGES, charges)
+            _write(conn, _SUMS, [(*group, *counts) for group, counts in sums.items()])
             _write(conn, _RESPONSES, responses)
             closed = [(row[1],) for row in receipts if row[1] in self._open]
             _write(conn, _CLOSED, closed)
@@ -144,9 +154,9 @@ class Store:
         return len(opened) + len(receipts)
 
     def _chained(
-        self, entries: Sequence[Entry]
+        self, entries: Sequence[Entry], sums: usage.Sums
     ) -> tuple[int, bytes, list[Row], list[Row], list[Row]]:
-        """Encode, number, hash: the new end of the chain; rows of receipts, charges, responses."""
+        """Encode, number, hash, sum: the end of the chain; rows of receipts, charges, responses."""
         seq, head = self._seq, self._head
         receipts: list[Row] = []
         charges: list[Row] = []
@@ -167,14 +177,15 @@ class Store:
             )
             head = chain.digest(head, row)
             receipts.append((*row, head))
-            if entry.billed and opening.user_id and (entry.cost_nano_usd or 0) > 0:
+            nano_usd = usage.add(sums, entry)
+            if nano_usd:
                 charges.append(
                     (
                         opening.id,
                         "charge",
                         opening.user_id,
                         OPERATOR_ACCOUNT,
-                        entry.cost_nano_usd,
+                        nano_usd,
                         created_ms,
                     )
                 )

@@ -14,6 +14,10 @@ Status = Literal["succeeded", "failed", "cancelled"]
 UsageSource = Literal["reported", "partial", "estimated", "none"]
 
 
+COST_NANO_USD_MAX = 10**15
+"""A million dollars for one request is a fault in its price or a count: it is not charged."""
+
+
 class Opening(msgspec.Struct, frozen=True, array_like=True):
     """A request was admitted.
 

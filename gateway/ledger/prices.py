@@ -361,11 +361,12 @@ MULTIPLIER_CHARS_MAX = 32
 @lru_cache(maxsize=1024, typed=True)
 def _ratio(rate_multiplier: Multiplier, model_multiplier: Multiplier) -> tuple[int, int]:
     """Both multipliers as one exact fraction. Few pairs exist, and parsing one takes 5 µs."""
-    product = _exact(rate_multiplier) * _exact(model_multiplier)
+    product = exact(rate_multiplier) * exact(model_multiplier)
     return product.numerator, product.denominator
 
 
-def _exact(multiplier: Multiplier) -> Fraction:
+def exact(multiplier: Multiplier) -> Fraction:
+    """A multiplier as a fraction; ValueError or TypeError where it is none (see `cost`)."""
     if isinstance(multiplier, float):
         raise TypeError("a multiplier is exact: a string, a Decimal or an int, not a float")
     if isinstance(multiplier, Decimal):

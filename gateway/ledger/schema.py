@@ -1,17 +1,18 @@
 """The store's file: its tables, how it is made, opened, checked and brought up to date.
 
-With `store.py` the only place with SQL; this one says what the tables are, that one what is done
-with them. Every refusal is a StoreError of one line that opens with the file's path; a file that
-cannot be read as our ledger is never replaced by an empty one.
+This module says what the tables are; `store.py` and those it names say what is done with them.
+Every refusal is a StoreError of one line that opens with the file's path; a file that cannot be
+read as our ledger is never replaced by an empty one.
 """
 
 import contextlib
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 
 from gateway.errors import StoreError
-from gateway.ledger import chain
+from gateway.ledger import chain, usage
 from gateway.ledger.disk import sync_directory
 
 APPLICATION_ID = 0x47574C31
@@ -76,7 +77,8 @@ _FIRST = (
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
 
-_SECOND = (
+_SECOND: "Steps" = (
+    "ALTER TABLE transfers ADD COLUMN reason TEXT",
     "ALTER TABLE users ADD COLUMN daily_alert_nano_usd INTEGER",
     "ALTER TABLE keys ADD COLUMN spend_cap_nano_usd INTEGER",
     "ALTER TABLE keys ADD COLUMN on_disconnect TEXT",
@@ -113,6 +115,7 @@ _SECOND = (
         failed INTEGER NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
         nano_usd INTEGER NOT NULL, list_nano_usd INTEGER NOT NULL,
         PRIMARY KEY (day, user_id, key_id, provider, model)) STRICT, WITHOUT ROWID""",
+    usage.recount,
     # What was told of a day: one message a day, subject, threshold and channel.
     """CREATE TABLE alerts_sent (
         day INTEGER NOT NULL, subject TEXT NOT NULL, threshold TEXT NOT NULL,
@@ -120,7 +123,10 @@ _SECOND = (
         PRIMARY KEY (day, subject, threshold, channel)) STRICT, WITHOUT ROWID""",
 )
 
-Migrations = tuple[tuple[str, ...], ...]
+Steps = tuple[str | Callable[[sqlite3.Connection], None], ...]
+"""Statements, and what no statement can do, in order and in one transaction."""
+
+Migrations = tuple[Steps, ...]
 
 MIGRATIONS: Migrations = (_FIRST, _SECOND)
 """Version n is `MIGRATIONS[n - 1]`. Append; never edit one that was released."""
@@ -251,7 +257,10 @@ def _migrate(conn: sqlite3.Connection, migrations: Migrations) -> None:
     for number, statements in enumerate(migrations[version:], version + 1):
         conn.execute("BEGIN IMMEDIATE")
         for statement in statements:
-            conn.execute(statement)
+            if isinstance(statement, str):
+                conn.execute(statement)
+            else:
+                statement(conn)
         conn.execute("INSERT INTO migrations VALUES (?, ?)", (number, time.time_ns() // 1_000_000))
         conn.execute("COMMIT")
 

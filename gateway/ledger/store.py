@@ -1,11 +1,13 @@
-"""What is asked of the store and told to it, apart from the requests' own writes (`batch.py`).
+"""What is asked of the store and told to it about receipts, users and keys.
 
-These functions take a connection: those that write are for `Ledger.execute`, those that only read
-are also for `Ledger.read`. They know rows and values, no threads and no event loop. SQL lives
-here, in `batch.py` and in `schema.py`, and nowhere else.
+Money is in `money.py`, sums of usage in `usage.py`, providers and models in `control.py`, and what
+requests write in `batch.py`. These functions take a connection: those that write are for
+`Ledger.execute`, those that only read are also for `Ledger.read`. They know rows and values, no
+threads and no event loop. SQL lives in these modules and in `schema.py`, and nowhere else.
 
-A contradiction with what is stored is a Conflict. sqlite3 errors leave as they are, because the
-writer must tell a full disk from a broken one (`verdict`).
+A contradiction with what is stored is a Conflict, Missing where what is named is not there.
+sqlite3 errors leave as they are, because the writer must tell a full disk from a broken one
+(`verdict`).
 """
 
 import os
@@ -15,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from gateway.errors import Conflict, StoreError
+from gateway.errors import Conflict, Missing, StoreError
 from gateway.ledger import chain, ids, schema
 from gateway.ledger.entry import Entry
 from gateway.ledger.records import Key, Receipt, User, VerifyResult
@@ -204,93 +206,13 @@ def _broken(
     )
 
 
-# --- money ------------------------------------------------------------------------------------
-
-
-def post_transfer(  # noqa: PLR0913 - all by name, and each is a column
-    conn: sqlite3.Connection,
-    *,
-    ref: str,
-    kind: str,
-    debit: int,
-    credit: int,
-    nano_usd: int,
-    created_ms: int,
-) -> bool:
-    """Move `nano_usd` (> 0) from account `debit` to account `credit`.
-
-    False where this `ref` and `kind` was posted before with the same content; Conflict where
-    with another, where the amount is not above 0, or where an account is no user's.
-    """
-    if not 0 < nano_usd < 2**63 or debit == credit:
-        raise Conflict("a transfer moves more than nothing from one account to another")
-    for account in (debit, credit):
-        if (
-            account > 0
-            and not conn.execute("SELECT 1 FROM users WHERE id = ?", (account,)).fetchone()
-        ):
-            raise Conflict(f"there is no user {account}")
-    known = conn.execute(
-        "SELECT debit, credit, nano_usd FROM transfers WHERE ref = ? AND kind = ?", (ref, kind)
-    ).fetchone()
-    if known is not None:
-        if known != (debit, credit, nano_usd):
-            raise Conflict(f"{kind} {ref!r} was posted before with other content")
-        return False
-    conn.execute(
-        "INSERT INTO transfers (ref, kind, debit, credit, nano_usd, created_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
-        (ref, kind, debit, credit, nano_usd, created_ms),
-    )
-    return True
-
-
-def balance(conn: sqlite3.Connection, user_id: int) -> int:
-    """What an account was credited less what it was debited, in nano-USD."""
-    row = conn.execute("SELECT nano_usd FROM balances WHERE account = ?", (user_id,)).fetchone()
-    return int(row[0]) if row else 0
-
-
-def check_books(conn: sqlite3.Connection) -> list[str]:
-    """One line for each thing wrong with the money; reads only, walks all transfers and receipts.
-
-    Checked: each balance is the sum of its transfers; each billed receipt has its charge, of its
-    cost, once; no charge is without its receipt.
-    """
-    wrong = [
-        f"account {account}: balance {kept} is not the sum of its transfers, {summed}"
-        for account, kept, summed in conn.execute(
-            """WITH sides AS (
-                SELECT debit AS account, -nano_usd AS nano_usd FROM transfers UNION ALL
-                SELECT credit, nano_usd FROM transfers UNION ALL
-                SELECT account, 0 FROM balances)
-            SELECT s.account, coalesce(b.nano_usd, 0), sum(s.nano_usd) AS total FROM sides s
-            LEFT JOIN balances b ON b.account = s.account
-            GROUP BY s.account HAVING total <> coalesce(b.nano_usd, 0)"""
-        )
-    ]
-    charged: dict[str, tuple[int, int]] = {
-        ref: (debit, nano_usd)
-        for ref, debit, nano_usd in conn.execute(
-            "SELECT ref, debit, nano_usd FROM transfers WHERE kind = 'charge'"
-        )
-    }
-    for receipt in receipts_since(conn):
-        entry = receipt.entry
-        user_id, cost = entry.opening.user_id, entry.cost_nano_usd
-        due = (user_id, cost) if entry.billed and cost and user_id else None
-        if charged.pop(entry.opening.id, None) != due:
-            wrong.append(f"receipt {entry.opening.id}: not charged what it says")
-    wrong += [f"charge {ref}: without a receipt" for ref in charged]
-    return wrong
-
-
 # --- users and keys ---------------------------------------------------------------------------
 
 _USER = """SELECT id, name, email, admin, created_ms, suspended_ms, rate_multiplier, rpm, tpm,
-    concurrent FROM users"""
+    concurrent, daily_alert_nano_usd FROM users"""
 _KEY = """SELECT k.id, k.user_id, u.name, k.name, k.hint, k.created_ms, k.expires_ms, k.revoked_ms,
-    k.rpm, k.tpm, k.concurrent, k.models, k.hash FROM keys k JOIN users u ON u.id = k.user_id"""
+    k.rpm, k.tpm, k.concurrent, k.spend_cap_nano_usd, k.on_disconnect, k.models, k.admin, k.hash
+    FROM keys k JOIN users u ON u.id = k.user_id"""
 
 
 def create_user(
@@ -316,18 +238,44 @@ def list_users(conn: sqlite3.Connection) -> list[User]:
     return list(_users(conn.execute(f"{_USER} ORDER BY id")))
 
 
+def update_user(conn: sqlite3.Connection, name: str, **changes: Any) -> User:
+    """Change what may change of a user (not the id, name, time or suspension); Missing if none."""
+    user = msgspec.structs.replace(_user_named(conn, name), **changes)
+    conn.execute(
+        "UPDATE users SET email = ?, admin = ?, rate_multiplier = ?, rpm = ?, tpm = ?,"
+        " concurrent = ?, daily_alert_nano_usd = ? WHERE id = ?",
+        (
+            user.email,
+            user.admin,
+            user.rate_multiplier,
+            user.rpm,
+            user.tpm,
+            user.concurrent,
+            user.daily_alert_nano_usd,
+            user.id,
+        ),
+    )
+    return _user_named(conn, name)
+
+
 def suspend_user(conn: sqlite3.Connection, name: str, at_ms: int) -> User:
-    """Suspend a user; one suspended before keeps its time. Conflict where there is none."""
+    """Suspend a user; one suspended before keeps its time. Missing where there is none."""
     conn.execute(
         "UPDATE users SET suspended_ms = coalesce(suspended_ms, ?) WHERE name = ?", (at_ms, name)
     )
     return _user_named(conn, name)
 
 
+def resume_user(conn: sqlite3.Connection, name: str) -> User:
+    """End a suspension, if there is one. Missing where there is no such user."""
+    conn.execute("UPDATE users SET suspended_ms = NULL WHERE name = ?", (name,))
+    return _user_named(conn, name)
+
+
 def _user_named(conn: sqlite3.Connection, name: str) -> User:
     user = find_user(conn, name)
     if user is None:
-        raise Conflict(f"there is no user {name!r}")
+        raise Missing(f"there is no user {name!r}")
     return user
 
 
@@ -349,11 +297,19 @@ def create_key(conn: sqlite3.Connection, key: Key) -> Key:
         key.rpm,
         key.tpm,
         key.concurrent,
-        None if key.models is None else msgspec.json.encode(key.models).decode(),
+        key.spend_cap_nano_usd,
+        key.on_disconnect,
+        _models_text(key.models),
+        key.admin,
         key.hash,
     )
     try:
-        conn.execute(f"INSERT INTO keys VALUES ({', '.join('?' * len(values))})", values)
+        conn.execute(
+            "INSERT INTO keys (id, user_id, name, hint, created_ms, expires_ms, revoked_ms, rpm,"
+            " tpm, concurrent, spend_cap_nano_usd, on_disconnect, models, admin, hash)"
+            f" VALUES ({', '.join('?' * len(values))})",
+            values,
+        )
     except sqlite3.IntegrityError as exc:
         raise Conflict(f"key {key.id} cannot be added: its user is unknown, or it exists") from exc
     return _key_with(conn, key.id)
@@ -371,8 +327,32 @@ def list_keys(conn: sqlite3.Connection, user_name: str | None = None) -> list[Ke
     )
 
 
+def update_key(conn: sqlite3.Connection, key_id: str, **changes: Any) -> Key:
+    """Change what may change of a key: its name, expiry, limits, models, cap and `on_disconnect`.
+
+    Missing where there is none.
+    """
+    key = msgspec.structs.replace(_key_with(conn, key_id), **changes)
+    conn.execute(
+        "UPDATE keys SET name = ?, expires_ms = ?, rpm = ?, tpm = ?, concurrent = ?,"
+        " spend_cap_nano_usd = ?, on_disconnect = ?, models = ? WHERE id = ?",
+        (
+            key.name,
+            key.expires_ms,
+            key.rpm,
+            key.tpm,
+            key.concurrent,
+            key.spend_cap_nano_usd,
+            key.on_disconnect,
+            _models_text(key.models),
+            key_id,
+        ),
+    )
+    return _key_with(conn, key_id)
+
+
 def revoke_key(conn: sqlite3.Connection, key_id: str, at_ms: int) -> Key:
-    """Revoke a key; one revoked before keeps its time. Conflict where there is none."""
+    """Revoke a key; one revoked before keeps its time. Missing where there is none."""
     conn.execute(
         "UPDATE keys SET revoked_ms = coalesce(revoked_ms, ?) WHERE id = ?", (at_ms, key_id)
     )
@@ -382,10 +362,20 @@ def revoke_key(conn: sqlite3.Connection, key_id: str, at_ms: int) -> Key:
 def _key_with(conn: sqlite3.Connection, key_id: str) -> Key:
     for key in _keys(conn.execute(f"{_KEY} WHERE k.id = ?", (key_id,))):
         return key
-    raise Conflict(f"there is no key {key_id!r}")
+    raise Missing(f"there is no key {key_id!r}")
+
+
+def _models_text(models: list[str] | None) -> str | None:
+    return None if models is None else msgspec.json.encode(models).decode()
 
 
 def _keys(rows: Iterable[Any]) -> Iterator[Key]:
-    for *columns, models, digest in rows:
-        allowed = None if models is None else msgspec.json.decode(models, type=list[str])
-        yield msgspec.structs.replace(Key(*columns), models=allowed, hash=digest)
+    for *columns, cap, on_disconnect, models, admin, digest in rows:
+        yield msgspec.structs.replace(
+            Key(*columns),
+            models=None if models is None else msgspec.json.decode(models, type=list[str]),
+            spend_cap_nano_usd=cap,
+            on_disconnect=on_disconnect,
+            admin=bool(admin),
+            hash=digest,
+        )
