@@ -1,16 +1,22 @@
 """Providers at run time: where each one lives, which keys it has, what it serves.
 
-Built once from a `Config` by `app.py`, read by routing and the handler. `health.py` will rest and
-set aside keys; here they rotate.
+Built from a `Config` and from what admins set (`ProviderSettings`, stored keys) by `app.py`, anew
+at each change; read by routing and the sender. What became of the keys is in each provider's
+`pool`, which `health.py` hands on from one build to the next.
+
+A base URL that an admin set is *guarded* (`proxy/guard.py`), and the keys of the configuration do
+not go there: they were given for the address beside which they stand. Only stored keys do.
 """
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from gateway import config as cfg
 from gateway.config import Config, Family
+from gateway.ledger.records import ProviderSettings
+from gateway.proxy import key_pool
+from gateway.proxy.key_pool import KeyPool, PoolKey
 from gateway.proxy.upstream import Origin, parse_base_url
 
 DEMO_BASES: dict[Family, str] = {
@@ -21,6 +27,9 @@ DEMO_BASES: dict[Family, str] = {
 """Where the built-in upstream serves each family."""
 
 FAMILIES: tuple[Family, ...] = ("openai", "anthropic", "gemini")
+
+Stored = Mapping[str, Sequence[tuple[str, str]]]
+"""Provider -> the keys that admins added to it and that are enabled: (id, text)."""
 
 
 class Base(msgspec.Struct, frozen=True):
@@ -33,50 +42,106 @@ class Base(msgspec.Struct, frozen=True):
 class Provider:
     """One configured provider."""
 
-    def __init__(self, name: str, settings: cfg.Provider, bases: dict[Family, Base]) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: cfg.Provider,
+        bases: dict[Family, Base],
+        stored: Sequence[tuple[str, str]] = (),
+        *,
+        guarded: bool = False,
+    ) -> None:
         self.name = name
         self.catalog_name = settings.catalog or name
-        self.unmetered = settings.unmetered or settings.base_url == cfg.BUILTIN_DEMO
+        demo = settings.base_url == cfg.BUILTIN_DEMO
+        self.unmetered = settings.unmetered or demo
         self.include_usage = settings.include_usage
         self.bases = bases
-        keys = [key for key in map(cfg.secret, settings.keys) if key is not None]
-        self.keys = [key.encode() for key in keys]
-        if settings.base_url == cfg.BUILTIN_DEMO and not keys:
-            self.keys = [b"demo"]  # it wants some credential, as the real ones do
-        self.keyless = not settings.keys
-        """True where no key was configured at all: a local server that wants none."""
-        self._rotation: Iterator[bytes] = itertools.cycle(self.keys)
+        configured = () if guarded else settings.keys
+        keys = [key_pool.made(text, of) for of, text in stored]
+        keys += [key_pool.made(text) for one in configured if (text := cfg.secret(one)) is not None]
+        if demo and not keys:
+            keys = [PoolKey(None, b"demo", "demo")]  # it wants some credential, as the real ones do
+        self.pool = KeyPool(keys)
+        self.keyless = not (keys or configured or guarded)
+        """True where no key was configured at all: a local server that wants none. What an admin
+        may add is on the public internet, where every server wants one."""
 
     @property
     def active(self) -> bool:
-        """Whether a gateway key can be served by it."""
-        return self.keyless or bool(self.keys)
+        """Whether it was given what it takes to serve a gateway key."""
+        return self.keyless or bool(self.pool.keys)
 
     def next_key(self) -> bytes | None:
         """The provider key for the next call; None for a keyless provider."""
-        return next(self._rotation) if self.keys else None
+        key = self.pool.next_key("", 0.0)
+        return None if key is None else key.text
 
 
-def build(config: Config, demo_port: int | None) -> dict[str, Provider]:
-    """The providers of a config; `demo_port` is where the built-in upstream listens."""
+def build(
+    config: Config,
+    demo_port: int | None,
+    settings: Mapping[str, ProviderSettings] | None = None,
+    stored: Stored | None = None,
+) -> dict[str, Provider]:
+    """The providers of a config, then those that admins added.
+
+    `demo_port` is where the built-in upstream listens; without it there is none. What admins set
+    about a provider goes before the configuration.
+    """
+    settings, stored = settings or {}, stored or {}
     providers = {}
-    for name, settings in config.providers.items():
-        if settings.base_url == cfg.BUILTIN_DEMO:
+    for name, configured in _all(config, settings).items():
+        section, guarded = _changed(configured, settings.get(name))
+        if section.base_url == cfg.BUILTIN_DEMO:
             if demo_port is None:
                 continue
-            bases = {
-                family: Base(_origin(config, settings, f"http://127.0.0.1:{demo_port}"), prefix)
-                for family, prefix in DEMO_BASES.items()
-            }
+            origin = _origin(config, section, f"http://127.0.0.1:{demo_port}")
+            bases = {family: Base(origin, prefix) for family, prefix in DEMO_BASES.items()}
         else:
-            assert settings.format != "all"
-            prefix = parse_base_url(settings.base_url)[3]
-            bases = {settings.format: Base(_origin(config, settings, settings.base_url), prefix)}
-        providers[name] = Provider(name, settings, bases)
+            assert section.format != "all"
+            origin = _origin(config, section, section.base_url, guarded=guarded)
+            bases = {section.format: Base(origin, parse_base_url(section.base_url)[3])}
+        providers[name] = Provider(name, section, bases, stored.get(name, ()), guarded=guarded)
     return providers
 
 
-def _origin(config: Config, settings: cfg.Provider, base_url: str) -> Origin:
+def _all(
+    config: Config, settings: Mapping[str, ProviderSettings]
+) -> dict[str, cfg.Provider | None]:
+    """Every provider by name, with its section where the configuration has one."""
+    found: dict[str, cfg.Provider | None] = dict(config.providers)
+    for name, one in settings.items():
+        if one.base_url is not None and one.format is not None:
+            found.setdefault(name, None)
+    return found
+
+
+def _changed(
+    section: cfg.Provider | None, settings: ProviderSettings | None
+) -> tuple[cfg.Provider, bool]:
+    """A provider's section as admins changed it, and whether its base URL is one of theirs."""
+    if settings is None:
+        assert section is not None
+        return section, False
+    if settings.base_url is None or settings.format is None:
+        assert section is not None
+        if settings.catalog is not None:
+            section = msgspec.structs.replace(section, catalog=settings.catalog)
+        return section, False
+    own = section or cfg.Provider(format=settings.format, base_url=settings.base_url)
+    changed = msgspec.structs.replace(
+        own,
+        format=settings.format,
+        base_url=settings.base_url,
+        catalog=settings.catalog or own.catalog,
+    )
+    return changed, True
+
+
+def _origin(
+    config: Config, settings: cfg.Provider, base_url: str, *, guarded: bool = False
+) -> Origin:
     common = config.upstream
     scheme, host, port, _ = parse_base_url(base_url)
     return Origin(
@@ -87,4 +152,5 @@ def _origin(config: Config, settings: cfg.Provider, base_url: str) -> Origin:
         connect_s=settings.connect_seconds or common.connect_seconds,
         first_byte_s=settings.first_byte_seconds or common.first_byte_seconds,
         idle_s=settings.idle_seconds or common.idle_seconds,
+        guarded=guarded,
     )

@@ -3,20 +3,29 @@
 Order: the operator's `[models.<name>]`, a catalog model served by an active provider,
 `provider/model`, the patterns of `[model_map]`. A caller with a key of their own goes to the
 provider that owns the format (or that the path or the name says), whatever the catalog knows.
+What admins set about models (`overlay.py`) goes before the catalog: a model that is disabled is no
+target for gateway keys, one with a price of its own is, whether the catalog knows it or not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from typing import Literal
 
 import msgspec
 
 from gateway.config import Config, Family
 from gateway.errors import GatewayError
 from gateway.ledger.catalog import Catalog, Model
+from gateway.ledger.prices import Price, PriceOf
+from gateway.ledger.records import ModelSettings
+from gateway.proxy.breaker import Name
+from gateway.proxy.overlay import Overlay
 from gateway.proxy.providers import Base, Provider
 
 CACHE_MAX = 4096
 """Routes remembered; model names come from clients, so the memory must have an end."""
+
+Strategy = Literal["failover", "weighted", "latency"]
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -31,18 +40,50 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Where a model name leads, in order."""
+    """Where a model name leads, in order; `health.Health.order` applies the strategy.
+
+    `weights` are those of the targets, in their order; empty where all are equal.
+    """
 
     targets: tuple[Target, ...]
+    strategy: Strategy = "failover"
+    weights: tuple[int, ...] = ()
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        """The targets by name, for what is remembered of them across configurations."""
+        return tuple((one.provider.name, one.model) for one in self.targets)
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """A model that gateway keys can call: by which name, at which price, times `multiplier`."""
+
+    id: str
+    model: Model
+    multiplier: str
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """What a name stands for, before it is looked at what can serve: provider, model, weight."""
+
+    candidates: tuple[tuple[Provider, str, int], ...] = ()
+    strategy: Strategy = "failover"
 
 
 class Router:
-    """Routes of one configuration; made anew when it changes."""
+    """Routes of one configuration; made anew when it changes, or when admins change a model."""
 
-    def __init__(self, config: Config, providers: Mapping[str, Provider], catalog: Catalog) -> None:
+    def __init__(
+        self,
+        config: Config,
+        providers: Mapping[str, Provider],
+        catalog: Catalog,
+        models: Mapping[tuple[str, str], ModelSettings] | None = None,
+    ) -> None:
         self._config = config
         self._providers = providers
         self._catalog = catalog
+        self._overlay = Overlay(catalog, models or {})
         self._routes: dict[tuple[str, Family, str | None], Route] = {}
         self._own: dict[tuple[str, Family, str | None], Route] = {}
 
@@ -51,7 +92,7 @@ class Router:
 
         Raises `GatewayError`: `unknown_model_pricing` (nothing serves the name, or no price is
         known: never free), `unsupported_parameter` (only providers of another format serve it),
-        `no_active_api_keys`.
+        `not_found` (every target is disabled), `no_active_api_keys`.
         """
         key = (model, family, named)
         route = self._routes.get(key)
@@ -87,89 +128,129 @@ class Router:
         return provider, base
 
     def known(self, target: Target) -> Model | None:
-        """The catalog's entry for a target, at the price of this moment."""
-        return self._catalog.find(target.provider.catalog_name, target.model)
+        """A target's model at the price of this moment, as admins set it or the catalog has it."""
+        return self._overlay.known(target.provider, target.model)
+
+    def multiplier(self, target: Target) -> str:
+        """The factor on the price of a target's model, exact decimal text; "1" where none is set."""
+        return self._overlay.multiplier(target.provider, target.model)
+
+    def price_of(self, target: Target) -> PriceOf:
+        """Finds the prices of other models at a target's provider, for `prices.cost`."""
+
+        def price_of(name: str) -> Price | None:
+            model = self._overlay.known(target.provider, name)
+            return None if model is None else model.price
+
+        return price_of
+
+    def offers(self, provider: Provider) -> Iterator[Offer]:
+        """The models of a provider that gateway keys can call, by the names to call them by.
+
+        One that only an admin gave a price is called by its provider's name, too.
+        """
+        overlay = self._overlay
+        for model in self._catalog.models(provider.catalog_name):
+            known = overlay.known(provider, model.id)
+            if known is not None and overlay.enabled(provider, model.id):
+                yield Offer(model.id, known, overlay.multiplier(provider, model.id))
+        for name in overlay.added(provider):
+            known = overlay.known(provider, name)
+            if known is not None and overlay.enabled(provider, name):
+                factor = overlay.multiplier(provider, name)
+                yield Offer(f"{provider.name}/{name}", known, factor)
 
     # -- gateway keys --------------------------------------------------------------------------
 
     def _resolve(self, model: str, family: Family, named: str | None) -> Route:
-        candidates = self._candidates(model, named)
-        if not candidates:
+        found = self._candidates(model, named)
+        if not found.candidates:
             raise _unpriced(model)
         spoken = [
-            Target(provider, base, name)
-            for provider, name in candidates
+            (Target(provider, base, name), weight)
+            for provider, name, weight in found.candidates
             if (base := provider.bases.get(family)) is not None
         ]
         if not spoken:
             raise GatewayError(
                 "unsupported_parameter",
-                f"Model {model} is served by {candidates[0][0].name}, which does not speak the "
-                f"{family} format of this endpoint",
+                f"Model {model} is served by {found.candidates[0][0].name}, which does not speak "
+                f"the {family} format of this endpoint",
                 stage="routing",
                 param="model",
             )
-        active = [target for target in spoken if target.provider.active]
+        enabled = [one for one in spoken if self._overlay.enabled(one[0].provider, one[0].model)]
+        if not enabled:
+            raise GatewayError(
+                "not_found", f"Model {model} is disabled", stage="routing", param="model"
+            )
+        active = [one for one in enabled if one[0].provider.active]
         if not active:
-            name = spoken[0].provider.name
+            name = enabled[0][0].provider.name
             raise GatewayError(
                 "no_active_api_keys", f"No active API keys for provider {name}", stage="routing"
             )
-        priced = tuple(target for target in active if self.known(target) is not None)
+        priced = [one for one in active if self.known(one[0]) is not None]
         if not priced:
             raise _unpriced(model)
-        return Route(priced)
+        targets = tuple(target for target, _ in priced)
+        weights = tuple(weight for _, weight in priced) if found.strategy == "weighted" else ()
+        return Route(targets, found.strategy, weights)
 
-    def _candidates(self, model: str, named: str | None) -> list[tuple[Provider, str]]:
+    def _candidates(self, model: str, named: str | None) -> _Found:
         if named is not None:
             provider = self._providers.get(named)
-            return [] if provider is None else [(provider, model.removeprefix(f"{named}/"))]
-        return (
-            self._alias(model)
-            or self._served(model)
-            or self._prefixed(model)
-            or self._mapped(model)
-        )
+            if provider is None:
+                return _Found()
+            return _Found(((provider, model.removeprefix(f"{named}/"), 1),))
+        for look in (self._alias, self._served, self._prefixed, self._mapped):
+            if (found := look(model)).candidates:
+                return found
+        return _Found()
 
-    def _alias(self, model: str) -> list[tuple[Provider, str]]:
+    def _alias(self, model: str) -> _Found:
         alias = self._config.models.get(model)
         if alias is None:
-            return []
+            return _Found()
         found = []
-        for target in alias.targets:
+        weights = alias.weights or (1,) * len(alias.targets)
+        for target, weight in zip(alias.targets, weights, strict=True):
             name, _, rest = target.partition("/")
             if provider := self._providers.get(name):
-                found.append((provider, rest))
-        return found
+                found.append((provider, rest, weight))
+        return _Found(tuple(found), alias.strategy)
 
-    def _served(self, model: str) -> list[tuple[Provider, str]]:
+    def _served(self, model: str) -> _Found:
         serving = {name for name, _ in self._catalog.provider_of(model)}
         found = [
-            (provider, model)
+            (provider, model, 1)
             for provider in self._providers.values()
             if provider.catalog_name in serving
         ]
-        return sorted(found, key=lambda pair: not pair[0].active)
+        return _Found(tuple(sorted(found, key=lambda one: not one[0].active)))
 
-    def _prefixed(self, model: str) -> list[tuple[Provider, str]]:
+    def _prefixed(self, model: str) -> _Found:
         name, slash, rest = model.partition("/")
         provider = self._providers.get(name)
-        return [(provider, rest)] if slash and rest and provider is not None else []
+        return _Found(((provider, rest, 1),)) if slash and rest and provider else _Found()
 
-    def _mapped(self, model: str) -> list[tuple[Provider, str]]:
+    def _mapped(self, model: str) -> _Found:
         for pattern, name in self._config.model_map.items():
             if fnmatchcase(model, pattern):
-                return self._alias(name) or self._served(name) or self._prefixed(name)
-        return []
+                for look in (self._alias, self._served, self._prefixed):
+                    if (found := look(name)).candidates:
+                        return found
+                return _Found()
+        return _Found()
 
     # -- a caller's own key --------------------------------------------------------------------
 
     def _own_target(self, model: str, family: Family, named: str | None) -> Target:
-        prefixed = [] if named else self._prefixed(model)
+        prefixed = () if named else self._prefixed(model).candidates
         if prefixed and family in prefixed[0][0].bases:
             named, model = prefixed[0][0].name, prefixed[0][1]
         provider, base = self.owner(family, named)
-        for candidate, name in self._alias(model) or self._mapped(model):
+        for candidate, name, _ in self._alias(model).candidates or self._mapped(model).candidates:
             if candidate is provider:
                 model = name
                 break
