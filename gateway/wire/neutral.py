@@ -4,6 +4,8 @@ Pure values. Readers of a format (the other modules of this package) make them; 
 and the proxy read them.
 """
 
+from typing import Literal
+
 import msgspec
 
 
@@ -75,3 +77,32 @@ class Metered(msgspec.Struct, frozen=True):
     text_bytes: int = 0
     response_id: str | None = None
     response_model: str | None = None
+
+
+class Demand(msgspec.Struct, frozen=True):
+    """What a request can use at most, as far as its body says; `demand.read` makes it.
+
+    Byte-level tokenizers make at most one token of a byte, so `input_bytes` and `template_tokens`
+    (what the provider adds of its own: chat template, tool prompts) bound the tokens of what the
+    body itself holds as text; each of `images` adds what an image can take. `unbounded` means that
+    more goes in than the body holds: content by URL or id, provider-run tools, stored state,
+    compressed documents. `separate` inputs are each read in a context of their own (embeddings of
+    a list), so that no context length bounds their sum.
+
+    `max_output_tokens` is the body's own limit for each of its `choices`; None where it names
+    none, 0 where nothing is generated. The flags say which kinds of token may occur, `cache_write`
+    for how long input may be written to a cache at the price of that.
+    """
+
+    input_bytes: int
+    max_output_tokens: int | None = None
+    choices: int = 1
+    unbounded: bool = False
+    separate: bool = False
+    images: int = 0
+    template_tokens: int = 0
+    input_audio: bool = False
+    input_image: bool = False
+    output_audio: bool = False
+    output_image: bool = False
+    cache_write: Literal["5m", "1h"] | None = None
