@@ -3,7 +3,8 @@
 OpenAI's shape by default, Anthropic's where `anthropic-version` was sent, Gemini's under
 `/v1beta` (shapes: platform.openai.com/docs/api-reference/models, docs.anthropic.com/en/api/
 models-list, ai.google.dev/api/models, read 2026-08). A gateway key sees the operator's aliases and
-the models of active providers; a caller's own key those of the provider that owns the format.
+the models of active providers, less those that are disabled; a caller's own key those of the
+provider that owns the format. An alias has the price of the target that stands first.
 """
 
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from gateway.errors import GatewayError
 from gateway.ledger.catalog import Catalog, Model
 from gateway.ledger.prices import CLASSES, Price, shown
 from gateway.proxy.handler import Proxy
-from gateway.proxy.providers import Provider
+from gateway.proxy.routing import Router, Target
 from gateway.proxy.services import Caller
 
 CATALOG: web.AppKey[Catalog] = web.AppKey("catalog", Catalog)
@@ -30,93 +31,95 @@ PAGE_MAX = 1000
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """One name that can be called, and what stands behind it."""
+    """One name that can be called, what stands behind it, and the factor on its list price."""
 
     id: str
     owned_by: str
     model: Model
+    multiplier: Decimal
 
 
 async def listing(request: web.Request) -> web.Response:
     """All models that this caller can call in this format."""
     caller, family = caller_of(request), family_of(request)
-    catalog, proxy = request.app[CATALOG], request.app[PROXY]
-    found = list(_callable(proxy, catalog, caller, family))
+    router = request.app[PROXY].services.router
+    created = _created(router)
+    found = list(_callable(request.app[PROXY], caller, family))
     if family == "anthropic":
-        return json_answer(orjson.dumps(_anthropic_page(found, request, catalog)))
+        return json_answer(orjson.dumps(_anthropic_page(found, request, created)))
     if family == "gemini":
         return json_answer(orjson.dumps(_gemini_page(found, request)))
-    data = [_openai(one, caller, catalog) for one in found]
+    data = [_openai(one, created) for one in found]
     return json_answer(orjson.dumps({"object": "list", "data": data}))
 
 
 async def show(request: web.Request) -> web.Response:
     """One model by the name that the caller uses."""
     caller, family = caller_of(request), family_of(request)
-    catalog = request.app[CATALOG]
+    created = _created(request.app[PROXY].services.router)
     name = unquote(request.match_info["id"])
-    for one in _callable(request.app[PROXY], catalog, caller, family):
+    for one in _callable(request.app[PROXY], caller, family):
         if one.id == name:
             if family == "anthropic":
-                return json_answer(orjson.dumps(_anthropic(one, catalog)))
+                return json_answer(orjson.dumps(_anthropic(one, created)))
             if family == "gemini":
                 return json_answer(orjson.dumps(_gemini(one)))
-            return json_answer(orjson.dumps(_openai(one, caller, catalog)))
+            return json_answer(orjson.dumps(_openai(one, created)))
     raise GatewayError("not_found", f"No such model: {name[:200]}", param="model")
 
 
-def _callable(proxy: Proxy, catalog: Catalog, caller: Caller, family: Family) -> Iterator[Listed]:
+def _callable(proxy: Proxy, caller: Caller, family: Family) -> Iterator[Listed]:
     seen: set[str] = set()
     allowed = None if caller.key is None or caller.key.models is None else set(caller.key.models)
-    for one in _names(proxy, catalog, caller, family):
+    for one in _names(proxy, caller, family):
         if one.id not in seen and (allowed is None or one.id in allowed):
             seen.add(one.id)
             yield one
 
 
-def _names(proxy: Proxy, catalog: Catalog, caller: Caller, family: Family) -> Iterator[Listed]:
+def _names(proxy: Proxy, caller: Caller, family: Family) -> Iterator[Listed]:
     services = proxy.services
+    router = services.router
     if caller.key is None:
-        provider, _ = services.router.owner(family, None)
-        yield from _served(provider, catalog)
+        provider, base = router.owner(family, None)
+        for model in router.catalog.models(provider.catalog_name):
+            known = router.known(Target(provider, base, model.id))
+            yield Listed(model.id, provider.name, known or model, Decimal(1))
         return
+    rate = Decimal(caller.multiplier)
     for alias in services.config.models:
         try:
-            target = services.router.route(alias, family, None).targets[0]
+            target = router.route(alias, family, None).targets[0]
         except GatewayError:
             continue  # not callable in this format, or no key: not listed
-        known = services.router.known(target)
+        known = router.known(target)
         if known is not None:
-            yield Listed(alias, "gateway", known)
+            yield Listed(alias, "gateway", known, rate * Decimal(router.multiplier(target)))
     for provider in services.providers.values():
         if provider.active and (family == "openai" or family in provider.bases):
-            yield from _served(provider, catalog)
+            for offer in router.offers(provider):
+                factor = rate * Decimal(offer.multiplier)
+                yield Listed(offer.id, provider.name, offer.model, factor)
 
 
-def _served(provider: Provider, catalog: Catalog) -> Iterator[Listed]:
-    for model in catalog.models(provider.catalog_name):
-        yield Listed(model.id, provider.name, model)
-
-
-def billed_price(price: Price, multiplier: str) -> Price:
-    """A price as a user with a rate multiplier pays it, per class, to the nano-dollar."""
-    if multiplier == "1":
+def billed_price(price: Price, factor: Decimal) -> Price:
+    """A price times its multipliers, per class, to the nano-dollar: what a caller pays."""
+    if factor == 1:
         return price
-    factor = Decimal(multiplier)
     changed: dict[str, Any] = {
         name: int((Decimal(rate) * factor).to_integral_value())
         for name in CLASSES
         if (rate := getattr(price, name)) is not None
     }
     tiers = tuple(
-        msgspec.structs.replace(tier, price=billed_price(tier.price, multiplier))
+        msgspec.structs.replace(tier, price=billed_price(tier.price, factor))
         for tier in price.tiers
     )
     return msgspec.structs.replace(price, **changed, tiers=tiers)
 
 
-def _pricing(model: Model, multiplier: str) -> dict[str, Any]:
-    price = billed_price(model.price, multiplier)
+def _pricing(model: Model, factor: Decimal) -> dict[str, Any]:
+    price = billed_price(model.price, factor)
     first = shown(price, model.price_version)
     pricing: dict[str, Any] = {"currency": "USD", **first.per_mtok, "version": first.version}
     if price.tiers:
@@ -130,37 +133,37 @@ def _pricing(model: Model, multiplier: str) -> dict[str, Any]:
     return pricing
 
 
-def _created(catalog: Catalog) -> datetime:
-    return datetime.fromisoformat(str(catalog.date)).replace(tzinfo=UTC)
+def _created(router: Router) -> datetime:
+    return datetime.fromisoformat(str(router.catalog.date)).replace(tzinfo=UTC)
 
 
-def _openai(one: Listed, caller: Caller, catalog: Catalog) -> dict[str, Any]:
+def _openai(one: Listed, created: datetime) -> dict[str, Any]:
     model = one.model
     return {
         "id": one.id,
         "object": "model",
-        "created": int(_created(catalog).timestamp()),
+        "created": int(created.timestamp()),
         "owned_by": one.owned_by,
         "name": model.name,
         "context_length": model.context_length,
         "max_output_tokens": model.max_output_tokens,
-        "pricing": _pricing(model, caller.multiplier),
+        "pricing": _pricing(model, one.multiplier),
     }
 
 
-def _anthropic(one: Listed, catalog: Catalog) -> dict[str, Any]:
+def _anthropic(one: Listed, created: datetime) -> dict[str, Any]:
     return {
         "type": "model",
         "id": one.id,
         "display_name": one.model.name,
-        "created_at": _created(catalog).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created_at": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "max_input_tokens": one.model.context_length,
         "max_tokens": one.model.max_output_tokens,
         "lifecycle": "deprecated" if one.model.deprecated else "active",
     }
 
 
-def _anthropic_page(found: list[Listed], request: web.Request, catalog: Catalog) -> dict[str, Any]:
+def _anthropic_page(found: list[Listed], request: web.Request, created: datetime) -> dict[str, Any]:
     limit = _count(request.query.get("limit", "20"), "limit")
     ids = [one.id for one in found]
     if (after := request.query.get("after_id")) in ids:
@@ -169,7 +172,7 @@ def _anthropic_page(found: list[Listed], request: web.Request, catalog: Catalog)
         found = found[: ids.index(before or "")][-limit:]
     page = found[:limit]
     return {
-        "data": [_anthropic(one, catalog) for one in page],
+        "data": [_anthropic(one, created) for one in page],
         "has_more": len(found) > limit,
         "first_id": page[0].id if page else None,
         "last_id": page[-1].id if page else None,

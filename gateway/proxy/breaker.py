@@ -153,6 +153,11 @@ class Breakers:
         for name in late:
             del self._kept[name]
 
+    def drop(self, provider: str) -> None:
+        """Forget a provider's: it is another one now, by an old name."""
+        for name in [name for name in self._kept if name[0] == provider]:
+            del self._kept[name]
+
     def view(self, now: float) -> list[BreakerView]:
         """All of them, in the order of their first failures."""
         return [

@@ -84,8 +84,12 @@ class Health:
         """
         for name, provider in providers.items():
             older = self._providers.get(name)
-            if older is not None and older is not provider and older.bases == provider.bases:
+            if older is None or older is provider:
+                continue
+            if older.address == provider.address:
                 provider.pool.adopt(older.pool)
+            else:
+                self._breakers.drop(name)
         self._providers = providers
         upstream = config.upstream
         self._breakers.failures = upstream.breaker_failures

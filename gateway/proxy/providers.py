@@ -68,6 +68,14 @@ class Provider:
         may add is on the public internet, where every server wants one."""
 
     @property
+    def address(self) -> tuple[tuple[str, ...], ...]:
+        """Where it is, without how long it is waited for: whose keys and failures are known."""
+        return tuple(
+            (family, base.origin.scheme, base.origin.netloc, base.prefix)
+            for family, base in self.bases.items()
+        )
+
+    @property
     def active(self) -> bool:
         """Whether it was given what it takes to serve a gateway key."""
         return self.keyless or bool(self.pool.keys)

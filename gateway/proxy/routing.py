@@ -80,9 +80,9 @@ class Router:
         catalog: Catalog,
         models: Mapping[tuple[str, str], ModelSettings] | None = None,
     ) -> None:
+        self.catalog = catalog
         self._config = config
         self._providers = providers
-        self._catalog = catalog
         self._overlay = Overlay(catalog, models or {})
         self._routes: dict[tuple[str, Family, str | None], Route] = {}
         self._own: dict[tuple[str, Family, str | None], Route] = {}
@@ -132,7 +132,7 @@ class Router:
         return self._overlay.known(target.provider, target.model)
 
     def multiplier(self, target: Target) -> str:
-        """The factor on the price of a target's model, exact decimal text; "1" where none is set."""
+        """The factor on the price of a target's model: exact decimal text, "1" without one."""
         return self._overlay.multiplier(target.provider, target.model)
 
     def price_of(self, target: Target) -> PriceOf:
@@ -150,7 +150,7 @@ class Router:
         One that only an admin gave a price is called by its provider's name, too.
         """
         overlay = self._overlay
-        for model in self._catalog.models(provider.catalog_name):
+        for model in self.catalog.models(provider.catalog_name):
             known = overlay.known(provider, model.id)
             if known is not None and overlay.enabled(provider, model.id):
                 yield Offer(model.id, known, overlay.multiplier(provider, model.id))
@@ -221,7 +221,7 @@ class Router:
         return _Found(tuple(found), alias.strategy)
 
     def _served(self, model: str) -> _Found:
-        serving = {name for name, _ in self._catalog.provider_of(model)}
+        serving = {name for name, _ in self.catalog.provider_of(model)}
         found = [
             (provider, model, 1)
             for provider in self._providers.values()
