@@ -261,9 +261,9 @@ class UpstreamSettings:
     ) -> ProviderSettings:
         """Say where a provider is; one that the configuration does not know is made by it.
 
-        `catalog` names the provider of the catalog that prices it. Conflict where it is not a public
-        https address, or where the provider has keys that were added for another host (or for the
-        configured one): remove them first, and add them again.
+        `catalog` names the provider of the catalog that prices it. Conflict where it is not a
+        public https address, or where the provider has keys that were added for another host (or
+        for the configured one): remove them first, and add them again.
         """
         _check_name(provider)
         if format not in _FORMATS:
