@@ -17,9 +17,9 @@ from ledger_building import (
 )
 
 from gateway.errors import Conflict, StoreError
-from gateway.ledger import store
+from gateway.ledger import money, store
 from gateway.ledger.entry import Opening
-from gateway.ledger.records import Receipt, User
+from gateway.ledger.records import CREDIT_ACCOUNT, Receipt, User
 from gateway.ledger.writer import Ledger
 
 
@@ -125,8 +125,8 @@ async def test_a_receipt_finished_twice_is_written_and_charged_once(ledger: Ledg
     twice, other = an_opening(), an_opening()
     await finished(ledger, an_entry(twice))
     await finished(ledger, an_entry(twice, 999), an_entry(other), an_entry(other, 7))
-    assert await ledger.read(lambda conn: store.balance(conn, 1)) == -210_000
-    assert await ledger.read(store.check_books) == []
+    assert await ledger.read(lambda conn: money.balance(conn, 1)) == -210_000
+    assert (await ledger.read(money.check_books)).wrong == []
     assert (await ledger.read(lambda conn: store.verify(conn, SECRET))).checked == 2
 
 
@@ -150,8 +150,8 @@ async def test_what_cannot_be_encoded_is_recorded_and_costs_no_one_else(ledger: 
         assert (failure.stage, failure.code) == ("gateway", "internal_error")
         assert not shown[refused.id].billed
     assert shown[fine.id] == an_entry(fine)
-    assert await ledger.read(lambda conn: store.balance(conn, 1)) == -210_000
-    assert await ledger.read(store.check_books) == []
+    assert await ledger.read(lambda conn: money.balance(conn, 1)) == -210_000
+    assert (await ledger.read(money.check_books)).wrong == []
 
 
 async def test_close_commits_everything_queued_and_may_be_called_twice(path: str) -> None:
@@ -285,14 +285,9 @@ async def test_concurrent_requests_and_credits_sum_to_the_balance(ledger: Ledger
 
     async def credit(n: int) -> None:
         await ledger.execute(
-            lambda conn: store.post_transfer(
+            lambda conn: money.post_transfer(
                 conn,
-                ref=f"credit-{n % 10}",
-                kind="credit",
-                debit=-1,
-                credit=user.id,
-                nano_usd=10**9,
-                created_ms=1,
+                money.Transfer(f"credit-{n % 10}", "credit", CREDIT_ACCOUNT, user.id, 10**9, 1),
             )
         )
 
@@ -301,7 +296,7 @@ async def test_concurrent_requests_and_credits_sum_to_the_balance(ledger: Ledger
             group.create_task(request(n))
             if n % 5 == 0:
                 group.create_task(credit(n // 5))
-    balance = await ledger.read(lambda conn: store.balance(conn, user.id))
+    balance = await ledger.read(lambda conn: money.balance(conn, user.id))
     assert balance == 10 * 10**9 - sum(range(200))
-    assert await ledger.read(store.check_books) == []
+    assert (await ledger.read(money.check_books)).wrong == []
     assert (await ledger.read(lambda conn: store.verify(conn, SECRET))).ok
