@@ -10,6 +10,7 @@ again, so mail systems can drop a repetition.
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import ssl
 from email import policy
@@ -29,6 +30,9 @@ TIMEOUT_SECONDS: Final = 60.0
 """For a whole delivery, from the look-up of the host to the last answer."""
 
 QUIT_SECONDS: Final = 2.0
+
+# Folded at 78 characters, some subjects would begin on their second line, with a space before them.
+_UNFOLDED = policy.SMTP.clone(max_line_length=400)
 
 # RFC 5322 §3.2.3 without quoted local parts; the name may be any text on one line.
 _SPEC = r"(?P<{0}>[\w.!#$%&'*+/=?^`{{|}}~-]+)@(?P<{1}>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)"
@@ -55,7 +59,7 @@ class Mail:
 
     async def send(self, event: Event, now_ms: int) -> None:
         """Hand it to the server; raises Undelivered."""
-        message = self.message(event, now_ms).as_bytes()
+        message = self.message(event, now_ms).as_bytes(policy=_UNFOLDED)
         to = [one.addr_spec for one in self._to]
         client = self._client()
         try:
@@ -82,7 +86,7 @@ class Mail:
         message = EmailMessage(policy=policy.SMTP)
         message["From"] = self._from
         message["To"] = self._to
-        message["Subject"] = f"[gateway] {headline(event)}"
+        message["Subject"] = f"Gateway: {headline(event)}"
         message["Date"] = format_datetime(moment(now_ms))
         message["Message-ID"] = f"<{event.id}@{self._from.domain}>"
         message["Auto-Submitted"] = "auto-generated"
@@ -140,5 +144,8 @@ def _why(exc: Exception) -> str:
     if type(exc) in (aiosmtplib.SMTPException, aiosmtplib.SMTPNotSupported):
         return str(exc)
     if isinstance(first, OSError) and first.strerror:
-        return first.strerror
+        # The loop puts the address into the text of a refused connection; numbers below 0 are the
+        # resolver's, which says them in words.
+        number = first.errno or 0
+        return os.strerror(number) if number > 0 else first.strerror
     return type(first).__name__

@@ -74,8 +74,8 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     """What the alerts need of the world beside the ledger.
 
     `secret` (that of the server) makes the ids of events this installation's own. `user_name` is
-    asked for a user's name. `keep_paused`, where given, pauses a provider durably: it is tried like a
-    message, and once done not repeated after a restart, when an admin may have resumed the
+    asked for a user's name. `keep_paused`, where given, pauses a provider durably: it is tried
+    like a message, and once done not repeated after a restart, when an admin may have resumed the
     provider. After a crash right at the crossing it is what pauses the provider at all.
     """
 
