@@ -18,6 +18,8 @@ from typing import Literal
 
 import msgspec
 
+from gateway.accounts.upstream_settings import hint
+
 REST_DEFAULT_SECONDS = 1.0
 """A rest where the answer says nothing (or nothing readable) about how long."""
 
@@ -26,9 +28,6 @@ REST_SECONDS_MAX = 300.0
 
 REFUSED_MODELS_MAX = 256
 """Models kept that a key was refused for; beyond it the first goes. Callers choose the names."""
-
-HINT_CHARS = 4
-"""What is shown of a key at each end, less where that were more than a third of it."""
 
 KeyState = Literal["usable", "resting", "set_aside"]
 
@@ -57,12 +56,6 @@ class KeyView(msgspec.Struct, frozen=True):
 def made(text: str, stored_id: str | None = None) -> PoolKey:
     """A key with the hint that stands for it."""
     return PoolKey(stored_id, text.encode(), hint(text))
-
-
-def hint(text: str) -> str:
-    """What may be shown of a key: both its ends, at most a third of it."""
-    chars = min(HINT_CHARS, len(text) // 6)
-    return f"{text[:chars]}…{text[len(text) - chars :]}" if chars else "…"
 
 
 class Record:
