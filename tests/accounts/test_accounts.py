@@ -2,53 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
+from accounts_site import PREFIX, SECRET, Clock, opened
 
-from gateway.accounts import keys
+from gateway.accounts import codes, keys
 from gateway.accounts.accounts import Accounts, KeySpec
-from gateway.errors import Conflict
+from gateway.accounts.changes import KeyChanges, UserChanges
+from gateway.errors import Conflict, Missing
 from gateway.ledger.records import Key
 from gateway.ledger.writer import Ledger
-
-SECRET = bytes(range(32))
-PREFIX = "gw-"
-
-
-class Clock:
-    """Wall-clock milliseconds that move when told to."""
-
-    def __init__(self) -> None:
-        self.now_ms = 1_800_000_000_000
-
-    def __call__(self) -> int:
-        return self.now_ms
-
-
-async def opened(path: Path) -> Ledger:
-    def fail(exc: BaseException) -> None:
-        raise AssertionError(exc)
-
-    return await Ledger.open(str(path), secret=SECRET, durability="full", on_fatal=fail)
-
-
-@pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
-    ledger = await opened(tmp_path / "gateway.db")
-    yield ledger
-    await ledger.close()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def accounts(ledger: Ledger, clock: Clock) -> Accounts:
-    return await Accounts.load(ledger, SECRET, PREFIX, clock_ms=clock)
 
 
 async def test_a_created_key_is_identified_with_all_that_was_asked_for(
@@ -56,14 +22,16 @@ async def test_a_created_key_is_identified_with_all_that_was_asked_for(
 ) -> None:
     user = await accounts.create_user("ann", email="ann@example.com", admin=True)
     spec = KeySpec(
-        name="ci", rpm=5, tpm=6, concurrent=7, models=("a", "b"), expires_ms=clock.now_ms + 1
-    )
+        name="ci", rpm=5, tpm=6, concurrent=7, models=("a", "b"), expires_ms=clock.now_ms + 1,
+        spend_cap_nano_usd=8, on_disconnect="drain", admin=True,
+    )  # fmt: skip
     key, text = await accounts.create_key("ann", spec)
     found = accounts.identify(text.encode(), clock.now_ms)
     assert found == key
     assert keys.check(PREFIX, text) == "ok"
     assert (key.user_id, key.user_name, key.name) == (user.id, "ann", "ci")
     assert (key.rpm, key.tpm, key.concurrent, key.models) == (5, 6, 7, ["a", "b"])
+    assert (key.spend_cap_nano_usd, key.on_disconnect, key.admin) == (8, "drain", True)
     assert (key.created_ms, key.expires_ms) == (clock.now_ms, clock.now_ms + 1)
     assert key.hint == text[:7]
     assert accounts.user(key.user_id) == user
@@ -137,6 +105,124 @@ async def test_suspending_a_user_refuses_all_their_keys_and_nobody_elses(
     assert accounts.identify(other.encode(), clock.now_ms) is not None
     with pytest.raises(Conflict, match="'ann' is suspended"):
         await accounts.create_key("ann")
+
+    resumed = await accounts.resume_user("ann")
+    assert resumed.suspended_ms is None
+    assert accounts.identify(first.encode(), clock.now_ms) is not None
+    assert accounts.why_refused(second.encode(), clock.now_ms) == "revoked"
+    assert await accounts.resume_user("ann") == resumed
+
+
+async def test_an_admin_key_is_for_admins_and_refused_like_any_other(
+    accounts: Accounts, clock: Clock
+) -> None:
+    await accounts.create_user("ann", admin=True)
+    await accounts.create_user("bob")
+    with pytest.raises(Conflict, match=r"^admin: user 'bob' is not an admin"):
+        await accounts.create_key("bob", KeySpec(admin=True))
+    first, text = await accounts.create_key("ann", KeySpec(admin=True))
+    second, other = await accounts.create_key("ann", KeySpec(admin=True))
+    plain, _ = await accounts.create_key("ann")
+    assert (first.admin, plain.admin) == (True, False)
+    assert accounts.identify(text.encode(), clock.now_ms) == first
+    await accounts.revoke_key(first.id)
+    assert accounts.why_refused(text.encode(), clock.now_ms) == "revoked"
+    await accounts.suspend_user("ann")
+    assert accounts.identify(other.encode(), clock.now_ms) is None
+    assert accounts.why_refused(other.encode(), clock.now_ms) == "suspended"
+    assert second.id in {key.id for key in accounts.list_keys("ann")}
+
+
+async def test_a_user_is_changed_where_asked_and_from_the_next_look_up_on(
+    ledger: Ledger, accounts: Accounts, clock: Clock
+) -> None:
+    user = await accounts.create_user("Zoë", email="z@example.com")
+    key, text = await accounts.create_key("Zoë")
+    changed = await accounts.update_user(
+        "Zoe\u0308", UserChanges(rate_multiplier="1.25", rpm=5, daily_alert_nano_usd=0)
+    )
+    assert changed == msgspec.structs.replace(
+        user, rate_multiplier="1.25", rpm=5, daily_alert_nano_usd=0
+    )
+    assert accounts.user(user.id) is changed
+    await accounts.update_user("Zoë", UserChanges(rate_multiplier="0", rpm=None, email=None))
+    assert accounts.user(user.id) == msgspec.structs.replace(
+        user, rate_multiplier="0", daily_alert_nano_usd=0, email=None
+    )
+    assert await accounts.update_user("Zoë", UserChanges()) == accounts.user(user.id)
+    assert accounts.identify(text.encode(), clock.now_ms) == key
+    again = await Accounts.load(ledger, SECRET, PREFIX, clock_ms=clock)
+    assert again.list_users() == accounts.list_users()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        (UserChanges(rpm=0), "rpm"),
+        (UserChanges(tpm=10**13), "tpm"),
+        (UserChanges(email="nobody"), "email"),
+        (UserChanges(daily_alert_nano_usd=-1), "daily_alert_nano_usd"),
+        (UserChanges(daily_alert_nano_usd=10**17), "daily_alert_nano_usd"),
+        *(
+            (UserChanges(rate_multiplier=text), "rate_multiplier")
+            for text in ("", "-1", "1e3", "1/2", "1,5", "nan", "inf", "١", " 1", "1000.1", "9" * 99)
+        ),
+    ],
+)
+async def test_a_change_of_a_user_out_of_bounds_is_refused_whole(
+    accounts: Accounts, changes: UserChanges, field: str
+) -> None:
+    user = await accounts.create_user("ann")
+    with pytest.raises(Conflict, match=f"^{field}: "):
+        await accounts.update_user("ann", msgspec.structs.replace(changes, concurrent=7))
+    assert accounts.list_users() == [user]
+
+
+async def test_a_key_is_changed_where_asked_and_from_the_next_look_up_on(
+    ledger: Ledger, accounts: Accounts, clock: Clock
+) -> None:
+    await accounts.create_user("ann")
+    key, text = await accounts.create_key("ann", KeySpec(name="ci", rpm=5, models=("m",)))
+    changed = await accounts.update_key(
+        key.id, KeyChanges(rpm=None, tpm=6, models=("a", "b"), on_disconnect="drain")
+    )
+    assert changed == msgspec.structs.replace(
+        key, rpm=None, tpm=6, models=["a", "b"], on_disconnect="drain"
+    )
+    assert accounts.identify(text.encode(), clock.now_ms) is changed
+    await accounts.update_key(key.id, KeyChanges(models=None, expires_ms=clock.now_ms + 5))
+    assert accounts.why_refused(text.encode(), clock.now_ms + 5) == "expired"
+    again = await Accounts.load(ledger, SECRET, PREFIX, clock_ms=clock)
+    assert again.list_keys() == accounts.list_keys()
+
+
+async def test_a_change_does_not_bring_a_revoked_key_back(accounts: Accounts, clock: Clock) -> None:
+    await accounts.create_user("ann")
+    key, text = await accounts.create_key("ann")
+    await accounts.revoke_key(key.id)
+    assert (await accounts.update_key(key.id, KeyChanges(rpm=5))).rpm == 5
+    assert accounts.identify(text.encode(), clock.now_ms) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        (KeyChanges(rpm=0), "rpm"),
+        (KeyChanges(expires_ms=1), "expires"),
+        (KeyChanges(models=()), "models"),
+        (KeyChanges(name="x\n"), "name"),
+        (KeyChanges(spend_cap_nano_usd=-1), "spend_cap_nano_usd"),
+        (KeyChanges(spend_cap_nano_usd=10**17), "spend_cap_nano_usd"),
+    ],
+)
+async def test_a_change_of_a_key_out_of_bounds_is_refused_whole(
+    accounts: Accounts, changes: KeyChanges, field: str
+) -> None:
+    await accounts.create_user("ann")
+    key, _ = await accounts.create_key("ann")
+    with pytest.raises(Conflict, match=f"^{field}: "):
+        await accounts.update_key(key.id, msgspec.structs.replace(changes, concurrent=7))
+    assert accounts.list_keys() == [key]
 
 
 async def test_a_key_expires_to_the_millisecond(accounts: Accounts, clock: Clock) -> None:
@@ -220,31 +306,21 @@ async def test_unknown_users_and_keys_are_refused_by_every_verb(accounts: Accoun
         lambda: accounts.suspend_user("nobody"),
         lambda: accounts.create_key("nobody"),
         lambda: accounts.revoke_key("key_nothing"),
-        lambda: accounts.credit("nobody", 1, "r"),
+        lambda: accounts.resume_user("nobody"),
+        lambda: accounts.update_user("nobody", UserChanges(rpm=1)),
+        lambda: accounts.update_key("key_nothing", KeyChanges(rpm=1)),
+        lambda: accounts.credit("nobody", 1),
+        lambda: accounts.correct("nobody", 1, "why"),
+        lambda: accounts.redeem("nobody", keys.mint(codes.PREFIX)),
+        lambda: accounts.set_cap("nobody", "m", 1),
         lambda: accounts.balance("nobody"),
     ]
     for verb in verbs:
-        with pytest.raises(Conflict):
+        with pytest.raises(Missing):
             await verb()  # type: ignore[misc]
-    with pytest.raises(Conflict):
-        accounts.list_keys("nobody")
-    with pytest.raises(Conflict):
-        accounts.user_named("nobody")
-
-
-async def test_credit_is_given_once_per_reference(accounts: Accounts) -> None:
-    await accounts.create_user("ann")
-    assert await accounts.balance("ann") == 0
-    await accounts.credit("ann", 5_000_000_000, "welcome")
-    await asyncio.gather(*(accounts.credit("ann", 5_000_000_000, "welcome") for _ in range(5)))
-    assert await accounts.balance("ann") == 5_000_000_000
-    await accounts.credit("ann", 1, "more")
-    assert await accounts.balance("ann") == 5_000_000_001
-    with pytest.raises(Conflict):
-        await accounts.credit("ann", 2, "more")
-    for amount in (0, -1):
-        with pytest.raises(Conflict, match="above zero"):
-            await accounts.credit("ann", amount, "x")
+    for look in (accounts.list_keys, accounts.user_named, accounts.caps, accounts.held):
+        with pytest.raises(Missing):
+            look("nobody")
 
 
 async def test_of_many_who_want_one_name_exactly_one_gets_it(accounts: Accounts) -> None:
