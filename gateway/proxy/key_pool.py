@@ -73,7 +73,10 @@ class KeyPool:
     """The keys of one provider, in turn. A keyless one (`keys` empty) has nothing to refuse."""
 
     def __init__(self, keys: Iterable[PoolKey]) -> None:
-        self.keys = tuple({key.text: key for key in keys}.values())
+        named: dict[bytes, PoolKey] = {}
+        for key in keys:
+            named.setdefault(key.text, key)
+        self.keys = tuple(named.values())
         self.records = {key.text: Record() for key in self.keys}
         self.turn = 0
 

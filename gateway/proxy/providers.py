@@ -80,11 +80,6 @@ class Provider:
         """Whether it was given what it takes to serve a gateway key."""
         return self.keyless or bool(self.pool.keys)
 
-    def next_key(self) -> bytes | None:
-        """The provider key for the next call; None for a keyless provider."""
-        key = self.pool.next_key("", 0.0)
-        return None if key is None else key.text
-
 
 def build(
     config: Config,
