@@ -31,6 +31,8 @@ TIMEOUT_SECONDS: Final = 60.0
 
 QUIT_SECONDS: Final = 2.0
 
+# RFC 2045 §6.7 (5): lines of quoted-printable text have 76 characters at most.
+_QUOTED = policy.SMTP.clone(max_line_length=76)
 # Folded at 78 characters, some subjects would begin on their second line, with a space before them.
 _UNFOLDED = policy.SMTP.clone(max_line_length=400)
 
@@ -83,7 +85,7 @@ class Mail:
 
     def message(self, event: Event, now_ms: int) -> EmailMessage:
         """The message, its lines ended as SMTP wants them."""
-        message = EmailMessage(policy=policy.SMTP)
+        message = EmailMessage(policy=_QUOTED)
         message["From"] = self._from
         message["To"] = self._to
         message["Subject"] = f"Gateway: {headline(event)}"

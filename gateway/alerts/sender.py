@@ -127,14 +127,14 @@ class Alerts:
             for crossing in itertools.chain.from_iterable(self._crossings.values()):
                 line.put(crossing)
 
-    async def stop(self) -> None:
+    async def stop(self, within_s: float = STOP_SECONDS) -> None:
         """Tell no more. A message on its way may arrive; what was not told is told next time."""
         self._running = False
         tasks = [line.close() for line in self._lines.values()]
         self._lines = {}
         if not tasks:
             return
-        _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+        _, late = await asyncio.wait(tasks, timeout=within_s)
         for task in late:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
