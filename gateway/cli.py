@@ -16,12 +16,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
 
+from gateway.admin import grammar
+from gateway.admin.grammar import DEFAULT_CONFIG
 from gateway.errors import ConfigError, Conflict, StoreError
 
-DEFAULT_CONFIG = "config.toml"
 SHIPPED_CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), DEFAULT_CONFIG)
 """Exists in `gateway.pyz` only: a checkout has the one at its top level."""
 
@@ -30,12 +29,7 @@ INSTALLED_CONFIG = "/etc/gateway/config.toml"
 DRAIN_SECONDS_DEFAULT = 30.0
 INTERRUPTED = 130
 
-_SPAN_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-Run = Callable[[argparse.Namespace], int]
 Arguments = dict[str, object]
-# argparse has no public name for what `add_subparsers` gives.
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(argv)
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 2
-    run: Run = args.run
+    run: grammar.Run | None = args.run
     try:
-        code = run(args)
+        code = _call(args) if run is None else run(args)
         sys.stdout.flush()
         return code
     except (ConfigError, StoreError, Conflict) as exc:
@@ -67,141 +61,29 @@ def _tolerate_narrow_terminals() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-# The grammar
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gateway", description="An LLM API gateway: forwards, meters, and keeps receipts."
     )
-    _add_common(parser, config=None, as_json=False)
+    grammar.add_common(parser, config=None, as_json=False)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    _leaf(verbs, "serve", "run the gateway until SIGTERM", _serve)
-    _leaf(verbs, "check-config", "read the configuration and say what it amounts to", _check_config)
-    _leaf(verbs, "unit", "print a hardened systemd unit", _unit)
-    _add_users(verbs)
-    _add_keys(verbs)
-    _add_receipts(verbs)
+    special = grammar.special
+    special(verbs, "serve", "run the gateway until SIGTERM", _serve)
+    special(
+        verbs, "check-config", "read the configuration and say what it amounts to", _check_config
+    )
+    special(verbs, "unit", "print a hardened systemd unit", _unit)
+    grammar.add_users(verbs)
+    grammar.add_keys(verbs)
+    grammar.add_money(verbs)
+    grammar.add_providers(verbs, _add_key)
+    grammar.add_models(verbs)
+    grammar.add_receipts(verbs, _verify, _export)
+    ledger = grammar.group(verbs, "ledger", "the books")
+    special(ledger, "check", "prove that every balance is the sum of its entries", _check_books)
+    grammar.leaf(verbs, "in-flight", "show the requests being served", "in_flight.list", reads=True)
+    grammar.leaf(verbs, "reload", "let the server read its configuration again", "reload")
     return parser
-
-
-def _add_common(
-    parser: argparse.ArgumentParser, *, config: str | None, as_json: bool | str
-) -> None:
-    # On a leaf the default is SUPPRESS, so that it leaves alone what was said before the verb.
-    parser.add_argument(
-        "--config", metavar="FILE", default=config, help=f"default {DEFAULT_CONFIG}"
-    )
-    parser.add_argument(
-        "--json", action="store_true", default=as_json, help="print one JSON document"
-    )
-
-
-def _leaf(verbs: Verbs, name: str, summary: str, run: Run) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=summary, description=f"{summary}.")
-    _add_common(parser, config=argparse.SUPPRESS, as_json=argparse.SUPPRESS)
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _group(verbs: Verbs, name: str, summary: str) -> Verbs:
-    parser = verbs.add_parser(name, help=summary, description=f"{summary}.")
-    _add_common(parser, config=argparse.SUPPRESS, as_json=argparse.SUPPRESS)
-    return parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-
-
-def _add_users(verbs: Verbs) -> None:
-    users = _group(verbs, "users", "who may have keys")
-    create = _leaf(users, "create", "add a user", _verb("users.create", "name", "email", "admin"))
-    create.add_argument("name", metavar="NAME")
-    create.add_argument("--email", metavar="E")
-    create.add_argument("--admin", action="store_true", help="may administer the gateway")
-    _leaf(users, "list", "show all users", _verb("users.list"))
-    suspend = _leaf(users, "suspend", "refuse all keys of a user", _verb("users.suspend", "name"))
-    suspend.add_argument("name", metavar="NAME")
-
-
-def _add_keys(verbs: Verbs) -> None:
-    keys = _group(verbs, "keys", "gateway keys")
-    create = _leaf(
-        keys,
-        "create",
-        "issue a key; it is shown this once",
-        _verb("keys.create", "user", "name", "rpm", "tpm", "concurrent", "models", "expires_ms"),
-    )
-    create.add_argument("--user", metavar="NAME", required=True)
-    create.add_argument("--name", metavar="TEXT", default="", help="what the key is for")
-    create.add_argument("--rpm", metavar="N", type=int, help="requests per minute")
-    create.add_argument("--tpm", metavar="N", type=int, help="tokens per minute")
-    create.add_argument("--concurrent", metavar="N", type=int, help="requests at once")
-    create.add_argument("--models", metavar="A,B", type=_names, help="only these models")
-    create.add_argument(
-        "--expires",
-        metavar="D",
-        type=_future_ms,
-        dest="expires_ms",
-        help="2027-01-31, 2027-01-31T12:00 (UTC unless an offset is given), or 30d, 12h, 90m, 2w",
-    )
-    listing = _leaf(keys, "list", "show keys, without their text", _verb("keys.list", "user"))
-    listing.add_argument("--user", metavar="NAME")
-    revoke = _leaf(keys, "revoke", "refuse a key from now on", _verb("keys.revoke", "id"))
-    revoke.add_argument("id", metavar="ID")
-
-
-def _add_receipts(verbs: Verbs) -> None:
-    receipts = _group(verbs, "receipts", "what every request left behind")
-    show = _leaf(receipts, "show", "show one receipt", _verb("receipts.show", "id"))
-    show.add_argument("id", metavar="ID")
-    listing = _leaf(
-        receipts,
-        "list",
-        "show receipts, newest first",
-        _verb("receipts.list", "user", "owner", "limit", "after", "status", "model"),
-    )
-    whose = listing.add_mutually_exclusive_group()
-    whose.add_argument("--user", metavar="NAME", help="of one user")
-    whose.add_argument("--owner", metavar="OWNER", help="of one owner: user:1, or byok:<hash>")
-    listing.add_argument("--limit", metavar="N", type=int, default=20)
-    listing.add_argument("--after", metavar="ID", help="go on below this receipt")
-    listing.add_argument("--status", choices=["succeeded", "failed", "cancelled"])
-    listing.add_argument("--model", metavar="NAME")
-    _leaf(receipts, "verify", "walk the hash chain over all receipts", _verify)
-    export = _leaf(receipts, "export", "write out receipts, oldest first", _export)
-    export.add_argument(
-        "--since", metavar="D", type=_past_ms, dest="since_ms", help="a date, or 7d, 12h, 90m, 2w"
-    )
-    export.add_argument("--format", choices=["jsonl", "csv"], default="jsonl")
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise argparse.ArgumentTypeError("expected names with commas between them")
-    return names
-
-
-def _future_ms(text: str) -> int:
-    return _instant_ms(text, +1)
-
-
-def _past_ms(text: str) -> int:
-    return _instant_ms(text, -1)
-
-
-def _instant_ms(text: str, direction: int) -> int:
-    """A date and time, or a span from now in a direction, in milliseconds since the epoch."""
-    try:
-        if text[-1:] in _SPAN_SECONDS and text[:-1].isdecimal():
-            span = timedelta(seconds=int(text[:-1]) * _SPAN_SECONDS[text[-1]])
-            at = datetime.now(UTC) + direction * span
-        else:
-            at = datetime.fromisoformat(text)
-            at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a date (2027-01-31, 2027-01-31T12:00) nor a span (30d, 12h)"
-        ) from None
 
 
 # The verbs
@@ -235,14 +117,14 @@ def _check_config(args: argparse.Namespace) -> int:
     import msgspec
 
     from gateway import config
-    from gateway.admin import show
+    from gateway.admin import summary
 
     path = _config_path(args, starts=True)
-    checked = show.check(path, config.load(path))
+    checked = summary.check(path, config.load(path))
     if args.json:
         _print_json(msgspec.json.encode(checked))
     else:
-        _print_lines(show.config(checked))
+        _print_lines(summary.lines(checked))
     return 0
 
 
@@ -281,17 +163,28 @@ def _own_path() -> str:
     return os.path.abspath(found)
 
 
-def _verb(name: str, *fields: str) -> Run:
+def _call(args: argparse.Namespace) -> int:
     """A verb that is one call: its arguments are the named options that were given."""
+    with _calls(args, writes=not args.reads) as call:
+        body = call(args.verb, grammar.arguments(args))
+    _print_answer(args, args.verb, body)
+    return 0
 
-    def run(args: argparse.Namespace) -> int:
-        given = {field: getattr(args, field) for field in fields}
-        with _calls(args, writes=not name.endswith((".list", ".show"))) as call:
-            body = call(name, {key: value for key, value in given.items() if value is not None})
-        _print_answer(args, name, body)
-        return 0
 
-    return run
+def _add_key(args: argparse.Namespace) -> int:
+    key = args.key
+    if key == "-":
+        # Typed as a word it would stand in the shell's history and in the list of processes.
+        if sys.stdin.isatty():
+            import getpass
+
+            key = getpass.getpass(f"Key for {args.provider} (not shown): ")
+        else:
+            key = sys.stdin.readline()
+    with _calls(args, writes=True) as call:
+        body = call("providers.add_key", {"provider": args.provider, "key": key.strip()})
+    _print_answer(args, "providers.add_key", body)
+    return 0
 
 
 @contextmanager
@@ -312,11 +205,23 @@ def _verify(args: argparse.Namespace) -> int:
 
     from gateway import config
     from gateway.admin import client
-    from gateway.admin.verbs import VerifyView
+    from gateway.admin.views import VerifyView
 
     body = client.verify(config.load(_config_path(args)))
     _print_answer(args, "receipts.verify", body)
     return 0 if msgspec.json.decode(body, type=VerifyView).ok else 1
+
+
+def _check_books(args: argparse.Namespace) -> int:
+    import msgspec
+
+    from gateway import config
+    from gateway.admin import client
+    from gateway.admin.views import BooksView
+
+    body = client.check_books(config.load(_config_path(args)))
+    _print_answer(args, "ledger.check", body)
+    return 0 if msgspec.json.decode(body, type=BooksView).ok else 1
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ BUSY_SECONDS = 3.0
 """How long to wait for a store that another process holds without answering."""
 
 _RETRY_SECONDS = 0.05
-_REFUSALS: tuple[int, ...] = (400, 404, 409)
+_REFUSALS: tuple[int, ...] = (400, 404, 409, 422)
 
 
 class _Fault(msgspec.Struct):
@@ -84,7 +84,7 @@ def verify(config: Config) -> bytes:
     import sqlite3
 
     from gateway.accounts import secret
-    from gateway.admin.verbs import verified
+    from gateway.admin.receipt_verbs import verified
     from gateway.ledger import store
 
     try:
@@ -96,6 +96,24 @@ def verify(config: Config) -> bytes:
         raise
     try:
         return msgspec.json.encode(verified(store.verify_file(config.store.path, key)))
+    except sqlite3.Error as exc:
+        raise StoreError(f"{config.store.path}: {exc}") from None
+
+
+def check_books(config: Config) -> bytes:
+    """Walk the books and give the result of `ledger.check`, as JSON: in this process, as `verify`.
+
+    Of one moment of the store, whatever a running server writes meanwhile.
+    """
+    _refuse_missing(config)
+    import sqlite3
+
+    from gateway.admin.money_verbs import checked
+    from gateway.ledger import money, schema
+
+    try:
+        with contextlib.closing(schema.open_reader(config.store.path)) as conn:
+            return msgspec.json.encode(checked(money.check_books(conn)))
     except sqlite3.Error as exc:
         raise StoreError(f"{config.store.path}: {exc}") from None
 
@@ -181,6 +199,8 @@ def _through(path: str) -> Call:
 def _opened(config: Config) -> Iterator[Call]:
     from gateway.accounts import secret
     from gateway.accounts.accounts import Accounts
+    from gateway.accounts.upstream_settings import UpstreamSettings
+    from gateway.accounts.vault import Vault
     from gateway.admin.verbs import VERBS, Context
     from gateway.ledger.writer import Ledger
 
@@ -194,10 +214,11 @@ def _opened(config: Config) -> Iterator[Call]:
         )
         try:
             accounts = await Accounts.load(ledger, key, config.keys.prefix)
+            upstreams = await UpstreamSettings.load(ledger, Vault.load(config.store.path))
         except BaseException:
             await ledger.close()
             raise
-        return Context(accounts, ledger, key)
+        return Context(accounts, ledger, key, upstreams, config=lambda: config)
 
     with asyncio.Runner() as runner:
         context = runner.run(opened())

@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from gateway.admin.verbs import VERBS, BadArguments, Context, UnknownVerb
-from gateway.errors import Conflict, GatewayError, StoreError
+from gateway.errors import Conflict, GatewayError, KeyReused, Missing, StoreError
 
 BODY_BYTES_MAX = 1 << 20
 ANSWER_SECONDS = 1.0
@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (BadArguments, 400, "invalid_request"),
     (UnknownVerb, 404, "not_found"),
+    (Missing, 404, "not_found"),
+    (KeyReused, 422, "idempotency_key_reused"),
     (Conflict, 409, "conflict"),
     (StoreError, 503, "ledger_unavailable"),
 )
@@ -60,7 +62,7 @@ async def start(context: Context, path: str) -> web.AppRunner:
         call = VERBS.get(request.match_info["name"])
         if call is None:
             raise UnknownVerb(f"no verb is named {request.match_info['name']}")
-        answer = await call(context, await request.read())
+        answer = await call(context, await request.read(), "socket")
         return web.Response(body=answer, content_type="application/json")
 
     app = web.Application(middlewares=[_refuse], client_max_size=BODY_BYTES_MAX)

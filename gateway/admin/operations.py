@@ -34,10 +34,10 @@ class KeyHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BreakerHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """The breaker of a model that failed lately; one that is closed and has no failures has none."""
+    """The breaker of a model that failed lately: one without failures is not shown."""
 
     model: str
-    state: Literal["closed", "open", "probing"]
+    state: Literal["closed", "open", "due", "probing"]
     failures: int
     probes_at_ms: int | None = None
 

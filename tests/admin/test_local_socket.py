@@ -18,6 +18,8 @@ import uvloop
 from aiohttp import web
 
 from gateway.accounts.accounts import Accounts
+from gateway.accounts.upstream_settings import UpstreamSettings
+from gateway.accounts.vault import Vault
 from gateway.admin import local_socket
 from gateway.admin.verbs import Context
 from gateway.errors import StoreError
@@ -57,7 +59,9 @@ async def opened(directory: Path) -> AsyncIterator[Context]:
     ledger = await Ledger.open(
         str(directory / "gateway.db"), secret=SECRET, durability="full", on_fatal=fail
     )
-    yield Context(await Accounts.load(ledger, SECRET, "gw-"), ledger, SECRET)
+    accounts = await Accounts.load(ledger, SECRET, "gw-")
+    upstreams = await UpstreamSettings.load(ledger, Vault.load(str(directory / "gateway.db")))
+    yield Context(accounts, ledger, SECRET, upstreams)
     await ledger.close()
 
 
@@ -153,11 +157,12 @@ async def test_a_verb_finishes_even_if_its_caller_hangs_up(
         ("receipts.list", b'{"limit":1001}', 400, "invalid_request"),
         ("receipts.list", b'{"status":"odd"}', 400, "invalid_request"),
         ("receipts.list", b'{"user":"a","owner":"b"}', 400, "invalid_request"),
-        ("receipts.list", b'{"user":"nobody"}', 409, "conflict"),
-        ("receipts.list", b'{"after":"nothing"}', 409, "conflict"),
-        ("receipts.show", b'{"id":"nothing"}', 409, "conflict"),
-        ("keys.revoke", b'{"id":"nothing"}', 409, "conflict"),
-        ("keys.create", b'{"user":"nobody"}', 409, "conflict"),
+        ("receipts.list", b'{"user":"nobody"}', 404, "not_found"),
+        ("receipts.list", b'{"after":"nothing"}', 400, "invalid_request"),
+        ("receipts.show", b'{"id":"nothing"}', 404, "not_found"),
+        ("keys.revoke", b'{"id":"nothing"}', 404, "not_found"),
+        ("keys.create", b'{"user":"nobody"}', 404, "not_found"),
+        ("reload", b"{}", 409, "conflict"),
         ("keys.explode", b"{}", 404, "not_found"),
         ("__class__", b"{}", 404, "not_found"),
     ],

@@ -19,6 +19,8 @@ import pytest
 
 from gateway.accounts import keys, secret
 from gateway.accounts.accounts import Accounts
+from gateway.accounts.upstream_settings import UpstreamSettings
+from gateway.accounts.vault import Vault
 from gateway.admin import client, local_socket
 from gateway.admin.verbs import Context
 from gateway.cli import main
@@ -111,7 +113,12 @@ def serving(site: Site) -> Iterator[Context]:
     async def serve() -> None:
         ledger = await _opened(site)
         key = secret.load(site.store)
-        context = Context(await Accounts.load(ledger, key, "gw-"), ledger, key)
+        context = Context(
+            await Accounts.load(ledger, key, "gw-"),
+            ledger,
+            key,
+            await UpstreamSettings.load(ledger, Vault.load(site.store)),
+        )
         runner = await local_socket.start(context, site.store + ".sock")
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
