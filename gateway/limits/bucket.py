@@ -50,6 +50,6 @@ class Bucket:
         self.level = max(self.full - used, min(self.level, 0))
 
     def wait_ns(self, amount: int) -> int:
-        """Nanoseconds from its moment until `amount`, or a full bucket if that is less, is there."""
+        """Nanoseconds until `amount` is there, or a full bucket where that is less."""
         missing = min(amount * PARTS, self.full) - self.level
         return -(-missing // self.limit) if missing > 0 else 0

@@ -82,12 +82,12 @@ class Metered(msgspec.Struct, frozen=True):
 class Demand(msgspec.Struct, frozen=True):
     """What a request can use at most, as far as its body says; `demand.read` makes it.
 
-    Byte-level tokenizers make at most one token of a byte, so `input_bytes` and `template_tokens`
-    (what the provider adds of its own: chat template, tool prompts) bound the tokens of what the
-    body itself holds as text; each of `images` adds what an image can take. `unbounded` means that
-    more goes in than the body holds: content by URL or id, provider-run tools, stored state,
-    compressed documents. `separate` inputs are each read in a context of their own (embeddings of
-    a list), so that no context length bounds their sum.
+    Byte-level tokenizers make at most one token of a byte. So `template_tokens` (what the provider
+    adds of its own: chat template, tool prompts), the `input_bytes` of the body less its
+    `image_bytes` (inline images, as base64) and for each of `images` the most that an image can
+    take bound its input. `unbounded` means that more goes in than the body holds: content by URL or
+    id, provider-run tools, stored state, compressed documents. `separate` inputs are each read in a
+    context of their own (embeddings of a list): no context length bounds their sum.
 
     `max_output_tokens` is the body's own limit for each of its `choices`; None where it names
     none, 0 where nothing is generated. The flags say which kinds of token may occur, `cache_write`
@@ -100,6 +100,7 @@ class Demand(msgspec.Struct, frozen=True):
     unbounded: bool = False
     separate: bool = False
     images: int = 0
+    image_bytes: int = 0
     template_tokens: int = 0
     input_audio: bool = False
     input_image: bool = False
