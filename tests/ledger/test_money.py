@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -336,8 +337,10 @@ def test_the_books_name_what_was_tampered_with(opened: Store, what: str) -> None
 def test_a_list_of_what_is_wrong_has_an_end(opened: Store) -> None:
     conn = opened.conn
     many = money.WRONG_MAX + 30
+    conn.execute("BEGIN")
     conn.executemany("INSERT INTO balances VALUES (?, 0)", [(10 + n,) for n in range(many)])
     conn.execute("UPDATE balances SET nano_usd = iif(account % 2, 1, -1)")
+    conn.execute("COMMIT")
     wrong = money.check_books(conn).wrong
     assert len(wrong) == money.WRONG_MAX + 1
     assert wrong[-1] == "and 30 more"
@@ -364,6 +367,21 @@ def test_the_books_are_read_at_one_moment(opened: Store, path: str) -> None:
     assert (books.wrong, books.receipts) == ([], 100)
     assert money.check_books(reader).receipts == 101
     reader.close()
+
+
+def test_the_memory_that_a_proof_takes_does_not_grow_with_the_receipts(opened: Store) -> None:
+    written(opened)
+    count = 6000
+    for _ in range(count // 200):
+        opened.commit((), [an_entry(an_opening(1), 5) for _ in range(200)])
+    money.check_books(opened.conn)  # caches fill
+    tracemalloc.start()
+    books = money.check_books(opened.conn)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (books.wrong, books.receipts) == ([], count + 3)
+    # A dictionary of the charges alone would take some 200 bytes for each.
+    assert peak_bytes < 30 * count
 
 
 costs = st.one_of(st.none(), st.integers(min_value=0, max_value=10**12))
