@@ -112,6 +112,8 @@ class Pool:
             raise Broken("connect", f"TLS: {exc.verify_message or 'not verified'}") from None
         except ssl.SSLError as exc:
             raise Broken("connect", f"TLS: {exc.reason or 'handshake failed'}") from None
+        except UnicodeError:
+            raise Broken("connect", "connect failed: the host is no name that resolves") from None
         except OSError as exc:
             why = exc.strerror or str(exc) or "the connection was closed"
             raise Broken("connect", f"connect failed: {why}") from None

@@ -10,6 +10,7 @@ from guarded_site import Told, origin_of, upstreams
 from harness import scenario
 
 from gateway.proxy.connection import Broken
+from gateway.proxy.guard import GUARD
 from gateway.proxy.upstream import Pool
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -133,3 +134,16 @@ async def test_a_limit_is_for_one_request() -> None:
         await upstream.asked.get()
         pool.sweep(pool.loop.time() + 100)
         assert told.error is None
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.test"])
+@pytest.mark.parametrize("guarded", [False, True])
+@scenario
+async def test_a_host_that_cannot_be_looked_up_is_a_failed_connect(
+    host: str, guarded: bool
+) -> None:
+    async with upstreams(GUARD) as made:
+        with pytest.raises(Broken) as broken:
+            await made.pool(origin_of(f"https://{host}", guarded=guarded)).connect()
+        assert broken.value.kind == "connect"
+        assert broken.value.message.startswith("connect failed: ")
