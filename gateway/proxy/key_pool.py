@@ -11,7 +11,6 @@ that a reload neither wakes a resting key nor loses sight of a refused one. `now
 seconds. Used by `providers.py` and `health.py`; event-loop thread only.
 """
 
-import math
 from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
 from typing import Literal
@@ -195,8 +194,7 @@ def retry_after_s(lines: Iterable[bytes], wall_s: float) -> float:
 def _number(value: bytes | None, per_second: float) -> float | None:
     if value is None or not value.replace(b".", b"", 1).isdigit():
         return None  # also what float() would take for a number: "nan", "inf", "1e3", "1_0"
-    number = float(value) / per_second
-    return number if math.isfinite(number) else REST_SECONDS_MAX
+    return float(value) / per_second  # infinite from 310 digits on, which the bound cuts
 
 
 def _until(value: bytes | None, wall_s: float) -> float | None:

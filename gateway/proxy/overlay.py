@@ -15,7 +15,7 @@ import msgspec
 import orjson
 
 from gateway.ledger.catalog import Catalog, Model
-from gateway.ledger.prices import CLASSES, Price, nano_from_text
+from gateway.ledger.prices import Price, nano_from_text
 from gateway.ledger.records import ModelSettings
 from gateway.proxy.providers import Provider
 
@@ -103,17 +103,15 @@ def _checked(settings: ModelSettings) -> _Set:
     is left without a price, hence not callable, rather than billed by another one.
     """
     try:
-        if not Decimal(settings.multiplier) >= 0:
-            raise ValueError("a negative multiplier")
+        factor = Decimal(settings.multiplier)
+        if not factor.is_finite() or factor < 0:
+            raise ValueError("a multiplier that is none")
         if settings.price is None:
             return _Set(settings)
-        unknown = settings.price.keys() - set(CLASSES)
-        if unknown or "input" not in settings.price:
-            raise ValueError("classes of tokens that are none, or no input")
         price = msgspec.convert(
             {name: nano_from_text(usd) for name, usd in settings.price.items()}, Price
         )
-    except (ValueError, InvalidOperation) as error:
+    except (ValueError, InvalidOperation, msgspec.ValidationError) as error:
         _log.error(
             "the stored settings of %s/%.100s cannot be used: %s",
             settings.provider, settings.model, error,

@@ -72,6 +72,16 @@ def test_when_all_rest_the_first_to_wake_is_told() -> None:
     assert keys.rests_s("m", 0.0) == 4.0
 
 
+def test_the_end_of_a_rest_counts_only_for_a_key_that_could_go_then() -> None:
+    keys = pool("a", "b", "c")
+    for key, seconds in zip(keys.keys, (1.0, 2.0, 3.0), strict=True):
+        keys.rest(key, seconds, 0.0)
+    keys.set_aside(keys.keys[0], None)
+    keys.set_aside(keys.keys[1], "gpt-4o")
+    assert keys.rests_s("gpt-4o", 0.0) == 3.0
+    assert keys.rests_s("gpt-4o-mini", 0.0) == 2.0
+
+
 def test_a_refused_key_is_set_aside_until_it_is_reinstated() -> None:
     keys = pool("a", "b")
     assert keys.set_aside(keys.keys[0], None)
@@ -115,6 +125,18 @@ def test_a_pool_that_replaces_another_keeps_what_became_of_the_keys_that_stay() 
     assert not older.usable("gpt-4o", 0.0)
     assert set(turns(newer, 4)) == {"new", "c"}
     assert set(turns(newer, 6, now=10.0)) == {"new", "c", "b"}
+
+
+def test_turns_go_on_where_they_were_in_the_older_pool() -> None:
+    keys, seen = pool("a", "b", "c"), []
+    for _ in range(6):
+        seen += turns(keys, 1)
+        keys, older = pool("a", "b", "c"), keys
+        keys.adopt(older)
+    assert seen == ["a", "b", "c"] * 2
+    fewer = pool("a")
+    fewer.adopt(keys)
+    assert turns(fewer, 2) == ["a", "a"]
 
 
 def test_requests_that_began_with_the_older_pool_report_to_both() -> None:

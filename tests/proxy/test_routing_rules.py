@@ -302,6 +302,8 @@ def test_without_a_price_settings_do_not_make_a_model_free() -> None:
         ModelSettings("openai", "gpt-4o", multiplier="-2"),
         ModelSettings("openai", "gpt-4o", multiplier="a lot"),
         ModelSettings("openai", "gpt-4o", multiplier="NaN"),
+        ModelSettings("openai", "gpt-4o", multiplier="Infinity"),
+        ModelSettings("openai", "gpt-4o", price={"input": "1", "tiers": "1"}),
     ],
 )
 def test_settings_that_cannot_be_billed_by_leave_the_model_without_a_price(
