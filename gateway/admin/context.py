@@ -28,7 +28,7 @@ from gateway.ledger.writer import Ledger
 
 _log = logging.getLogger("gateway.admin")
 
-_AT = re.compile(r"^(?P<what>.*?) - at `\$\.?(?P<path>[^`]*)`$", re.DOTALL)
+_AT = re.compile(r"^(?P<what>.*?) - at `(?:key in )?\$\.?(?P<path>[^`]*)`$", re.DOTALL)
 _NAMED = re.compile(r"^Object (?P<what>contains unknown|missing required) field `(?P<field>[^`]*)`")
 _FIELD = re.compile(r"^(?P<field>[a-z_]+)(?:[.\[][^:]*)?: ")
 
@@ -157,7 +157,7 @@ def checking() -> Iterator[None]:
 def field_of(message: str) -> str | None:
     """The argument that a refusal opens with."""
     match = _FIELD.match(message)
-    return match["field"] if match else None
+    return match["field"] if match and match["field"] != "arguments" else None
 
 
 def when(at_ms: int | None) -> str | None:

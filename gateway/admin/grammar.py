@@ -186,7 +186,7 @@ def add_money(verbs: Verbs) -> None:
     usage.add_argument("--since", metavar="D", type=day, help="2026-11-01, or 7d (default 29d)")
     usage.add_argument("--until", metavar="D", type=day, help="the last day (default today)")
     usage.add_argument(
-        "--by", metavar="A,B", type=names, dest="group_by", default=["day"],
+        "--by", metavar="A,B", type=names, dest="group_by",
         help="of day, user, key, provider, model (default day)",
     )  # fmt: skip
     usage.add_argument("--user", metavar="NAME")

@@ -93,7 +93,7 @@ class UsageAsked(Arguments, frozen=True, kw_only=True):
 
     since: str | None = None
     until: str | None = None
-    group_by: tuple[GroupBy, ...] = ()
+    group_by: tuple[GroupBy, ...] = ("day",)
     user: str | None = None
     key: str | None = None
     model: str | None = None

@@ -1,15 +1,19 @@
 """The OpenAPI 3.1 description of what is served. Pure; `/openapi.json` shows it.
 
 Bodies of the forwarded formats are the vendors' and are only named here; what is ours (receipts,
-models, errors) is described in full.
+accounts, errors, and the admin API: `openapi_admin.py`) is described in full.
 """
 
 from typing import Any
 
-from gateway import __version__
-from gateway.errors import CODES
+import msgspec
 
-Schema = dict[str, Any]
+from gateway import __version__
+from gateway.accounts.statement import Statement
+from gateway.api import openapi_admin
+from gateway.api.account import Account, Redeem, Redemption
+from gateway.api.openapi_admin import COMPONENTS, Schema, answers, json_body
+from gateway.errors import CODES
 
 _STRING: Schema = {"type": "string"}
 _INTEGER: Schema = {"type": "integer"}
@@ -20,6 +24,10 @@ _NUMBER: Schema = {"type": ["number", "null"]}
 
 def _object(properties: dict[str, Schema], **more: Any) -> Schema:
     return {"type": "object", "properties": properties, **more}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"{COMPONENTS}{name}"}
 
 
 _USAGE = _object(
@@ -138,27 +146,52 @@ _PROXIED: tuple[tuple[str, str, str, str], ...] = (
     ("/v1/{provider}/{path}", "post", "A provider's own path, forwarded", "Passthrough"),
 )  # fmt: skip
 
-_OWN: tuple[tuple[str, str, str, Schema | None], ...] = (
-    ("/v1/receipts", "Receipts of this caller, newest first", "Receipts",
-     _object({"object": {"const": "list"}, "data": {"type": "array", "items":
-              {"$ref": "#/components/schemas/Receipt"}}, "has_more": {"type": "boolean"},
-              "last_id": _NULLABLE_STRING})),
-    ("/v1/receipts/{id}", "One receipt", "Receipts", {"$ref": "#/components/schemas/Receipt"}),
-    ("/v1/models", "Models, priced as this caller is billed", "Models", None),
-    ("/v1/models/{id}", "One model", "Models", None),
-    ("/v1beta/models", "Models in Gemini's shape", "Models", None),
-    ("/healthz", "Alive", "Operations", None),
-    ("/readyz", "Ready for requests", "Operations", None),
-    ("/metrics", "Prometheus metrics", "Operations", None),
-    ("/openapi.json", "This document", "Operations", None),
-)  # fmt: skip
+_Query = tuple[tuple[str, Schema], ...]
 
-_LISTING = (
+_LISTING: _Query = (
     ("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
     ("after", _STRING),
     ("status", {"enum": ["succeeded", "failed", "cancelled"]}),
     ("model", _STRING),
 )
+_USAGE_QUERY: _Query = (
+    ("since", {"type": "string", "format": "date"}),
+    ("until", {"type": "string", "format": "date"}),
+    ("group_by", {"type": "string", "default": "day", "description": "of day, model, key"}),
+    ("key_id", _STRING),
+    ("model", _STRING),
+)
+
+_RECEIPTS = _object(
+    {
+        "object": {"const": "list"},
+        "data": {"type": "array", "items": {"$ref": f"{COMPONENTS}Receipt"}},
+        "has_more": {"type": "boolean"},
+        "last_id": _NULLABLE_STRING,
+    }
+)
+
+# method, path, summary, tag, query, what is sent, what is answered
+_OWN: tuple[tuple[str, str, str, str, _Query, Schema | None, Schema | None], ...] = (
+    ("get", "/v1/receipts", "Receipts of this caller, newest first", "Receipts", _LISTING, None,
+     _RECEIPTS),
+    ("get", "/v1/receipts/{id}", "One receipt", "Receipts", (), None, _ref("Receipt")),
+    ("get", "/v1/models", "Models, priced as this caller is billed", "Models", (), None, None),
+    ("get", "/v1/models/{id}", "One model", "Models", (), None, None),
+    ("get", "/v1beta/models", "Models in Gemini's shape", "Models", (), None, None),
+    ("get", "/v1beta/models/{id}", "One model in Gemini's shape", "Models", (), None, None),
+    ("get", "/v1/account", "The calling key's user: balance, limits, today", "Account", (), None,
+     _ref("Account")),
+    ("post", "/v1/account/redeem", "Redeem a code", "Account", (), _ref("Redeem"),
+     _ref("Redemption")),
+    ("get", "/v1/usage", "Sums of the calling key's user", "Account", _USAGE_QUERY, None,
+     _ref("Statement")),
+    ("get", "/", "Says what answers here", "Operations", (), None, None),
+    ("get", "/healthz", "Alive", "Operations", (), None, None),
+    ("get", "/readyz", "Ready for requests", "Operations", (), None, None),
+    ("get", "/metrics", "Prometheus metrics", "Operations", (), None, None),
+    ("get", "/openapi.json", "This document", "Operations", (), None, None),
+)  # fmt: skip
 
 
 def document(server_url: str) -> dict[str, Any]:
@@ -166,15 +199,21 @@ def document(server_url: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for path, method, summary, tag in _PROXIED:
         paths.setdefault(path, {})[method] = _operation(path, summary, tag, _forwarded())
-    for path, summary, tag, schema in _OWN:
-        operation = _operation(path, summary, tag, _answers(schema))
+    for method, path, summary, tag, query, sent, answered in _OWN:
+        operation = _operation(path, summary, tag, answers(answered))
         if tag == "Operations":
             operation["security"] = []
-        if path == "/v1/receipts":
-            operation["parameters"] = [
-                {"name": name, "in": "query", "schema": schema} for name, schema in _LISTING
-            ]
-        paths.setdefault(path, {})["get"] = operation
+        operation["parameters"] += [
+            {"name": name, "in": "query", "schema": schema} for name, schema in query
+        ]
+        if sent is not None:
+            operation["requestBody"] = json_body(sent)
+        paths.setdefault(path, {})[method] = operation
+    admin_paths, admin_schemas = openapi_admin.described()
+    paths.update(admin_paths)
+    _, account_schemas = msgspec.json.schema_components(
+        (Account, Redeem, Redemption, Statement), ref_template=f"{COMPONENTS}{{name}}"
+    )
     return {
         "openapi": "3.1.0",
         "info": {"title": "LLM gateway", "version": __version__},
@@ -182,7 +221,13 @@ def document(server_url: str) -> dict[str, Any]:
         "security": [{"bearer": []}, {"x-api-key": []}, {"x-goog-api-key": []}],
         "paths": paths,
         "components": {
-            "schemas": {"Receipt": _RECEIPT, "Usage": _USAGE, "Error": _ERROR},
+            "schemas": {
+                **admin_schemas,
+                **account_schemas,
+                "Receipt": _RECEIPT,
+                "Usage": _USAGE,
+                "Error": _ERROR,
+            },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -205,17 +250,9 @@ def _operation(path: str, summary: str, tag: str, answers: dict[str, Any]) -> di
 
 
 def _forwarded() -> dict[str, Any]:
-    answers = _answers(None)
-    answers["200"]["headers"] = {
+    found = answers(None)
+    found["200"]["headers"] = {
         "X-Badgr-Receipt-Id": {"schema": _STRING, "description": "Id of this call's receipt"},
         "X-AIBADGR-Receipt-URL": {"schema": _STRING, "description": "Where to read it"},
     }
-    return answers
-
-
-def _answers(schema: Schema | None) -> dict[str, Any]:
-    ok: dict[str, Any] = {"description": "OK"}
-    if schema is not None:
-        ok["content"] = {"application/json": {"schema": schema}}
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    return {"200": ok, "default": {"description": "An error", "content": error}}
+    return found
