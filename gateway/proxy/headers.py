@@ -86,6 +86,8 @@ _OUTBOUND: dict[bytes, int] = {
     b"request-id": _REQUEST_ID,
 }  # fmt: skip
 _NOTHING_LISTED = frozenset((b"", b", keep-alive", b", close"))
+_RATE_LIMITS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit")
+"""How the fields begin that tell of the rate limits of whoever's key was used."""
 UPSTREAM_ID_HEADER = b"X-Upstream-Request-Id"
 
 _SLOTS = (b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key")
@@ -214,14 +216,16 @@ class Answer:
 PLAIN_LINES_MAX = 1024
 PLAIN_LINE_BYTES_MAX = 80
 _plain: set[bytes] = set()
-"""Lines known to go on as they are: upstreams say most of theirs in every answer. Bounded, as
-some change every time; what is in it decides nothing but speed."""
+"""Lines known to go on as they are, whoever asked: upstreams say most of theirs in every answer.
+Bounded, as some change every time; what is in it decides nothing but speed."""
 
 
-def answer(lines: list[bytes], secret: bytes) -> Answer:
+def answer(lines: list[bytes], secret: bytes, *, limited: bool = False) -> Answer:
     """Sort an answer's head (status line first); the lines that go on stay as they came.
 
     `secret` is the provider key in use: a header that holds it (a redirect, an echo) is dropped.
+    Where the caller is `limited` by the gateway, the upstream's own rate limits are left out: they
+    tell of the operator's account, and the gateway says the caller's.
     """
     found = Answer()
     out: list[bytes] = []
@@ -231,11 +235,14 @@ def answer(lines: list[bytes], secret: bytes) -> Answer:
             out.append(line)
             continue
         colon = line.find(b":")
-        what = _OUTBOUND.get(line[:colon].lower())
+        name = line[:colon].lower()
+        what = _OUTBOUND.get(name)
         if what is None:
-            out.append(line)
-            if len(_plain) < PLAIN_LINES_MAX and len(line) < PLAIN_LINE_BYTES_MAX:
-                _plain.add(line)
+            if not name.startswith(_RATE_LIMITS):
+                out.append(line)
+                _remember(line)
+            elif not limited:  # not remembered: what becomes of it depends on who asked
+                out.append(line)
         elif what == _TYPE:
             found.content_type = line[colon + 1 :].partition(b";")[0].strip().lower()
             out.append(line)
@@ -253,6 +260,11 @@ def answer(lines: list[bytes], secret: bytes) -> Answer:
     out.append(b"")
     found.lines = _joined(out, listed, secret)
     return found
+
+
+def _remember(line: bytes) -> None:
+    if len(_plain) < PLAIN_LINES_MAX and len(line) < PLAIN_LINE_BYTES_MAX:
+        _plain.add(line)
 
 
 def _joined(lines: list[bytes], listed: bytes, secret: bytes) -> bytes:

@@ -86,18 +86,31 @@ def peek(body: bytes, format: str) -> Envelope:
 
 
 def rewrite(
-    body: bytes, envelope: Envelope, *, model: str | None = None, include_usage: bool = False
+    body: bytes,
+    envelope: Envelope,
+    *,
+    model: str | None = None,
+    include_usage: bool = False,
+    max_output_tokens: int | None = None,
+    max_tokens_key: str | None = None,
 ) -> bytes:
-    """Return `body` with another model, and with `stream_options.include_usage` set.
+    """Return `body` with another model, `stream_options.include_usage` set, output limited.
 
-    `envelope` is what `peek(body)` returned. Only the named values change, every other byte
-    stays; `body` itself is returned where there is nothing to change.
+    `envelope` is what `peek(body)` returned. `max_output_tokens` is set under `max_tokens_key`, or
+    for None in Gemini's generation config. Only the named values change, every other byte stays;
+    `body` itself is returned where there is nothing to change.
     """
     sets: list[tuple[str, bytes]] = []
     if model is not None and model != envelope.model:
         sets.append(("model", msgspec.json.encode(model)))
     if include_usage and not envelope.include_usage:
         sets.append(("stream_options", _asking(envelope.fields.get("stream_options"))))
+    if max_output_tokens is not None:
+        limit = b"%d" % max_output_tokens
+        if max_tokens_key is None:
+            sets.append(_limiting(envelope.fields, limit))
+        else:
+            sets.append((max_tokens_key, limit))
     return _splice(body, envelope.fields, sets, envelope.gap) if sets else body
 
 
@@ -287,6 +300,19 @@ def _asking(raw: msgspec.Raw | None) -> bytes:
     options = bytes(raw)
     fields, gap = _members(options, "stream_options")
     return _splice(options, fields, [("include_usage", b"true")], gap)
+
+
+def _limiting(fields: _Fields, limit: bytes) -> tuple[str, bytes]:
+    """Return Gemini's generation config with a limit on output, in the spelling that is there."""
+    for outer, inner in _GEMINI_MAX_TOKENS:
+        raw = fields.get(outer)
+        if raw is not None and bytes(raw) != b"null":
+            config = bytes(raw)
+            members, gap = _members(config, outer)
+            key = next((one for one in inner if one in members), inner[0])
+            return outer, _splice(config, members, [(key, limit)], gap)
+    outer = "generation_config" if "generation_config" in fields else "generationConfig"
+    return outer, b'{"maxOutputTokens":%b}' % limit
 
 
 def _splice(body: bytes, fields: _Fields, sets: list[tuple[str, bytes]], gap: int | None) -> bytes:

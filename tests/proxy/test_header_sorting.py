@@ -122,3 +122,19 @@ def test_every_line_that_is_left_is_whole(lines: list[bytes]) -> None:
     assert left.pop() == b""
     assert all(line == b"X-A: 1" for line in left)
     assert not (b"Connection: X-A" in lines and left)
+
+
+def test_rate_limits_of_the_operators_account_reach_only_callers_with_their_own_key() -> None:
+    limits = [
+        b"x-ratelimit-limit-requests: 10000",
+        b"X-RateLimit-Reset-Tokens: 6m0s",
+        b"anthropic-ratelimit-unified-status: allowed",
+        b"Anthropic-RateLimit-Requests-Limit: 4000",
+        b"RateLimit-Policy: 60;w=60",
+    ]
+    lines = [b"HTTP/1.1 200 OK", b"X-A: 1", *limits, b"Retry-After: 2", b"X-Ratelimited: no"]
+    rest = b"X-A: 1\r\nRetry-After: 2\r\nX-Ratelimited: no\r\n"
+    told = b"".join(b"%b\r\n" % line for line in limits)
+    for limited in (False, True, False, True):  # the later times from what was remembered
+        found = headers.answer(list(lines), b"", limited=limited)
+        assert found.lines == (rest if limited else rest.replace(b"Retry", told + b"Retry"))

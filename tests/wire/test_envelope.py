@@ -194,6 +194,53 @@ def test_model_and_usage_are_set_together() -> None:
     assert out == b'{"model":"a","stream_options":{"include_usage":true}}'
 
 
+@pytest.mark.parametrize(
+    ("body", "key", "out"),
+    [
+        (b'{"model":"a"}', "max_tokens", b'{"model":"a","max_tokens":77}'),
+        (b'{"max_tokens": null, "x": 1.10}', "max_tokens", b'{"max_tokens": 77, "x": 1.10}'),
+        (b'{"max_completion_tokens":null}', "max_tokens",
+         b'{"max_completion_tokens":null,"max_tokens":77}'),
+        (b'{\n "input" : "a" }', "max_output_tokens",
+         b'{\n "input" : "a" ,"max_output_tokens":77}'),
+        (b"{}", "max_tokens", b'{"max_tokens":77}'),
+    ],
+)  # fmt: skip
+def test_a_limit_on_output_is_set_in_place(body: bytes, key: str, out: bytes) -> None:
+    seen = peek(body, "openai_completions")
+    assert rewrite(body, seen, max_output_tokens=77, max_tokens_key=key) == out
+
+
+@pytest.mark.parametrize(
+    ("body", "out"),
+    [
+        (b'{"contents":[]}', b'{"contents":[],"generationConfig":{"maxOutputTokens":77}}'),
+        (b'{"generationConfig":null}', b'{"generationConfig":{"maxOutputTokens":77}}'),
+        (b'{"generation_config":null}', b'{"generation_config":{"maxOutputTokens":77}}'),
+        (b'{"generationConfig":{},"a":1.0}',
+         b'{"generationConfig":{"maxOutputTokens":77},"a":1.0}'),
+        (b'{"generation_config": {"temperature": 0.10}}',
+         b'{"generation_config": {"temperature": 0.10,"maxOutputTokens":77}}'),
+        (b'{"generationConfig":null,"generation_config":{"max_output_tokens":null}}',
+         b'{"generationConfig":null,"generation_config":{"max_output_tokens":77}}'),
+    ],
+)  # fmt: skip
+def test_geminis_limit_goes_into_the_generation_config(body: bytes, out: bytes) -> None:
+    assert rewrite(body, peek(body, "gemini"), max_output_tokens=77) == out
+    assert peek(out, "gemini").max_output_tokens == 77
+
+
+def test_model_usage_and_limit_are_set_together() -> None:
+    body = b'{"stream_options":{},"model":"a","t":0.10}'
+    out = rewrite(
+        body, peek(body, CHAT), model="b", include_usage=True, max_output_tokens=5,
+        max_tokens_key="max_completion_tokens",
+    )  # fmt: skip
+    assert out == (
+        b'{"stream_options":{"include_usage":true},"model":"b","t":0.10,"max_completion_tokens":5}'
+    )
+
+
 def test_the_same_object_comes_back_where_nothing_changes() -> None:
     body = b'{"model":"a","stream_options":{"include_usage":true}}'
     assert rewrite(body, peek(body, CHAT), model="a", include_usage=True) is body
