@@ -55,6 +55,7 @@ class Mailbox:
         self.commands: list[str] = []
         self.refused: set[str] = set()
         self.drop_at_data = False
+        self.drop_at_quit = False
 
     async def handle_EHLO(
         self, server: SMTP, session: Session, envelope: Envelope, host: str, lines: list[str]
@@ -85,6 +86,12 @@ class Mailbox:
             return "451 gone"
         self.messages.put_nowait(envelope)
         return "250 taken"
+
+    async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        self.commands.append("QUIT")
+        if self.drop_at_quit:
+            _abort(server)
+        return "221 bye"
 
     def authenticate(
         self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any

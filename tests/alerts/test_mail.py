@@ -136,6 +136,16 @@ async def test_one_refused_recipient_does_not_keep_it_from_the_others(
     assert told == ["alert mail: the server refused 1 of 2 recipients"]
 
 
+@pytest.mark.parametrize("rude", [False, True])
+async def test_what_the_server_took_is_delivered_however_it_parts(
+    starttls: Settings, mailbox: Mailbox, rude: bool
+) -> None:
+    mailbox.drop_at_quit = rude
+    await soon(Mail(starttls).send(EVENT, NOON_MS))
+    assert mailbox.messages.qsize() == 1
+    assert mailbox.commands[-1] == "QUIT"
+
+
 async def test_the_same_crossing_has_the_same_message_id_and_another_installation_has_not(
     starttls: Settings,
 ) -> None:

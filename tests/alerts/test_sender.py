@@ -249,6 +249,23 @@ async def test_a_delivery_that_the_ledger_cannot_mark_is_not_repeated(
     assert marks(book) == {(DAY, "provider:openai", "alert", "mail")}
 
 
+async def test_a_delivery_not_marked_yet_is_not_repeated_for_a_raised_limit_either(
+    book: Book, clock: Clock
+) -> None:
+    mail = Scripted()
+    book.refuses = True
+    async with running(book, clock, mail) as alerts:
+        alerts.crossed(a_crossing(limit=50))
+        await clock.paused()
+        alerts.crossed(a_crossing(limit=60))
+        clock.end_pause()
+        await clock.paused()
+        book.refuses = False
+        clock.end_pause()
+        await marked(book)
+    assert mail.tries == 1
+
+
 # --- restarts and reloads -------------------------------------------------------------------------
 
 
@@ -476,9 +493,9 @@ async def test_a_webhook_that_answers_500_is_called_again_with_the_same_id(
 async def test_no_secret_is_logged_whatever_fails(
     book: Book, clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
-    # asyncio's and aiosmtpd's own lines are the servers', not the gateway's.
+    # The lines of the mail server are not the gateway's.
     caplog.set_level(logging.CRITICAL, logger="mail.log")
+    caplog.set_level(logging.DEBUG)
     wrong, canary = "canary-wrong-password-7Hd2", "canary-hook-8Xw"
     authority, mailbox, hook = Authority(tmp_path), Mailbox(), Hook()
     mailbox.refused = {"ops@example.org", "ann@example.org"}
