@@ -26,18 +26,27 @@ from gateway import config as cfg
 from gateway import first_run, logs
 from gateway.accounts import secret as server_secret
 from gateway.accounts.accounts import Accounts
+from gateway.accounts.upstream_settings import UpstreamSettings
+from gateway.accounts.vault import Vault
 from gateway.admin import local_socket
 from gateway.admin.verbs import Context
+from gateway.alerts import sender
+from gateway.alerts.daily import Daily, thresholds_of
+from gateway.alerts.sender import Alerts, Around
+from gateway.alerts.sent import Sent
 from gateway.api import callers, models, operations, receipts
 from gateway.config import Config
+from gateway.control import Control
 from gateway.demo import server as demo
 from gateway.errors import ConfigError, GatewayError
 from gateway.ledger.catalog import Catalog
 from gateway.ledger.prices import PriceOf
 from gateway.ledger.writer import Ledger
+from gateway.limits.limiter import Limiter
 from gateway.metrics import Metrics
-from gateway.proxy import providers as runtime
+from gateway.proxy import guard
 from gateway.proxy.handler import Proxy
+from gateway.proxy.health import Health
 from gateway.proxy.routing import Router, Target
 from gateway.proxy.server import ClientServer
 from gateway.proxy.services import Services
@@ -54,11 +63,20 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Gateway:
     """All parts of one running gateway."""
 
-    def __init__(self, config: Config, *, on_fatal: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        on_fatal: Callable[[BaseException], None],
+        path: str | None = None,
+    ) -> None:
+        """`path` is the file that `config` is from, and that a reload reads again."""
         self.config = config
+        self._path = path
         self._on_fatal = on_fatal
         self._stack = contextlib.AsyncExitStack()
         self._listeners: list[asyncio.Server] = []
+        self._reloads: set[asyncio.Task[None]] = set()
         self.port = 0
         self.metrics_port = 0
 
@@ -77,63 +95,117 @@ class Gateway:
     async def _build(self) -> None:
         config, stack = self.config, self._stack
         secret = server_secret.load(config.store.path)
-        self.ledger = await Ledger.open(
+        vault = Vault.load(config.store.path)
+        self.tls = tls_context(config.server)
+        channels = sender.channels(config.alerts)
+        self.ledger = ledger = await Ledger.open(
             config.store.path,
             secret=secret,
             durability=config.store.durability,
             on_fatal=self._on_fatal,
         )
-        stack.push_async_callback(self.ledger.close)
+        stack.push_async_callback(ledger.close)
         self.metrics = Metrics()
-        self.ledger.on_commit = self.metrics.committed
-        self.accounts = await Accounts.load(self.ledger, secret, config.keys.prefix)
-        self.catalog = Catalog.load()
-        demo_port = None
-        if any(one.base_url == cfg.BUILTIN_DEMO for one in config.providers.values()):
-            runner, demo_port = await demo.start()
-            stack.push_async_callback(runner.cleanup)
-        providers = runtime.build(config, demo_port)
-        router = Router(config, providers, self.catalog)
+        ledger.on_commit = self.metrics.committed
+        self.accounts = await Accounts.load(ledger, secret, config.keys.prefix)
+        self.settings = await UpstreamSettings.load(
+            ledger, vault, check_base_url=guard.check_base_url
+        )
+        self.alerts = Alerts(
+            ledger, channels,
+            Around(secret=secret, user_name=self._user_name, keep_paused=self._keep_paused),
+        )  # fmt: skip
+        self._start(secret)
+        await self.control.prepare(config)
+        self.control.rebuild()
+        self.settings.on_change = self.control.rebuild
+        await self._count_today()
+        self.alerts.start()
+        stack.push_async_callback(self.alerts.stop)
+        context = Context(
+            self.accounts, ledger, secret, upstreams=self.settings, operations=self.control
+        )
+        self.proxy = Proxy(self.services)
+        self.pages = self._pages(context)
+        self.pages.freeze()
+        await self.pages.startup()
+        stack.push_async_callback(self.pages.cleanup)
+        self.server = ClientServer(self.proxy, *_page_serving(self.pages))
+        admin = await local_socket.start(
+            context, config.admin.socket or f"{config.store.path}.sock"
+        )
+        stack.push_async_callback(admin.cleanup)
+
+    def _start(self, secret: bytes) -> None:
+        """Make the hot path's parts, without upstreams yet: `Control.rebuild` gives it those."""
+        config, catalog = self.config, Catalog.load()
         upstreams = Upstreams(
             keepalive_s=config.upstream.keepalive_seconds,
             connections_max=config.upstream.connections_max,
         )
-        stack.callback(upstreams.close)
+        self._stack.callback(upstreams.close)
+        thresholds = thresholds_of(config, self.accounts.list_users())
         self.services = Services(
             config=config,
-            providers=providers,
-            router=router,
+            providers={},
+            router=Router(config, {}, catalog),
             ledger=self.ledger,
             accounts=self.accounts,
+            limiter=Limiter(),
+            health=Health(),
+            daily=Daily(thresholds, self.alerts.crossed, self._stop_provider),
             upstreams=upstreams,
             metrics=self.metrics,
             price_of=self._price_of,
             owner_hash=owner_hash(secret),
             log_request=logs.log_request if config.log.requests else None,
         )
+        self.control = Control(
+            path=self._path,
+            services=self.services,
+            accounts=self.accounts,
+            catalog=catalog,
+            settings=self.settings,
+            alerts=self.alerts,
+            tls=self.tls,
+            start_demo=self._start_demo,
+        )
         self.metrics.in_flight = lambda: len(self.services.exchanges)
         self.metrics.queue_depth = lambda: self.ledger.queue_depth
-        self.metrics.providers_up = lambda: [(name, one.active) for name, one in providers.items()]
-        self.proxy = Proxy(self.services)
-        self.pages = self._pages()
-        self.pages.freeze()
-        await self.pages.startup()
-        stack.push_async_callback(self.pages.cleanup)
-        self.server = ClientServer(self.proxy, *_page_serving(self.pages))
-        context = Context(self.accounts, self.ledger, secret)
-        admin = await local_socket.start(
-            context, config.admin.socket or f"{config.store.path}.sock"
-        )
-        stack.push_async_callback(admin.cleanup)
+        self.metrics.providers_up = self._providers_up
+
+    async def _start_demo(self) -> int:
+        runner, port = await demo.start()
+        self._stack.push_async_callback(runner.cleanup)
+        return port
+
+    async def _count_today(self) -> None:
+        """Take up the counters of the day where the last process left them."""
+        rows = await Sent(self.ledger).recent(self.services.wall_ms())
+        self.services.daily.load(rows, self.services.wall_ms())
+
+    def _stop_provider(self, name: str) -> None:
+        """A day's spending reached its stop: at once in memory, then (by the alerts) for good."""
+        self.services.health.pause(name, "daily_stop")
+
+    async def _keep_paused(self, name: str) -> None:
+        await self.settings.pause(name, "daily_stop")
+
+    def _user_name(self, user_id: int) -> str | None:
+        return self.accounts.user(user_id).name
+
+    def _providers_up(self) -> list[tuple[str, bool]]:
+        health, now = self.services.health, self.services.time()
+        return [(name, health.up(one, now)) for name, one in self.services.providers.items()]
 
     def _price_of(self, target: Target) -> PriceOf:
-        return self.catalog.price_of(target.provider.catalog_name)
+        return self.control.catalog.price_of(target.provider.catalog_name)
 
-    def _pages(self) -> web.Application:
+    def _pages(self, context: Context) -> web.Application:
         app = web.Application(middlewares=[_refusals])
         app[callers.PROXY] = self.proxy
         app[receipts.LEDGER] = self.ledger
-        app[models.CATALOG] = self.catalog
+        app[models.CATALOG] = self.control.catalog
         for prefix in ("/v1", "/api/v1", "/v1/v1", "/api/v1/v1"):
             app.router.add_get(f"{prefix}/receipts", receipts.listing)
             app.router.add_get(f"{prefix}/receipts/{{id}}", receipts.show)
@@ -153,7 +225,6 @@ class Gateway:
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
         server = self.config.server
-        context = tls_context(server)
         try:
             if server.unix_socket:
                 with contextlib.suppress(FileNotFoundError):
@@ -163,7 +234,7 @@ class Gateway:
                 )
             else:
                 listener = await loop.create_server(
-                    self.server, server.host, server.port, ssl=context, backlog=BACKLOG
+                    self.server, server.host, server.port, ssl=self.tls, backlog=BACKLOG
                 )
                 self.port = listener.sockets[0].getsockname()[1]
                 self._listeners.append(listener)
@@ -195,6 +266,21 @@ class Gateway:
         for listener in self._listeners:
             listener.close()
         await self.server.shutdown(1.0)
+
+    def reload(self) -> None:
+        """Reload in the background (SIGHUP); a refusal goes to the log."""
+
+        async def run() -> None:
+            try:
+                await self.control.reload()
+            except ConfigError as exc:
+                _log.error("not reloaded, nothing was changed: %s", exc)
+            except Exception:  # noqa: BLE001 - nobody awaits this task
+                _log.exception("not reloaded")
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
 
     async def stop(self, drain_s: float | None = None) -> None:
         """Refuse new requests, let those in flight finish for `drain_s` seconds, then close.
@@ -331,9 +417,11 @@ async def _serve(config: Config, config_path: str) -> int:
         _log.critical("the ledger failed: %s", exc)
         end(FATAL_EXIT)
 
-    gateway = Gateway(config, on_fatal=fatal)
+    gateway = Gateway(config, on_fatal=fatal, path=config_path)
     await gateway.start()
+    gateway.control.on_config = lambda config: logs.configure(config.log)
     calm_collector()
+    loop.add_signal_handler(signal.SIGHUP, gateway.reload)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, 0)
     server = config.server

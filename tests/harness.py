@@ -445,11 +445,18 @@ class Running:
         client.close()
         return answer
 
-    async def key(self, user: str = "somebody", spec: KeySpec = UNLIMITED) -> bytes:
-        """A new gateway key."""
+    async def key(
+        self,
+        user: str = "somebody",
+        spec: KeySpec = UNLIMITED,
+        credit_nano_usd: int = 10**12,
+    ) -> bytes:
+        """A new gateway key; a user made for it gets `credit_nano_usd`."""
         accounts = self.gateway.accounts
         if user not in (one.name for one in accounts.list_users()):
             await accounts.create_user(user)
+            if credit_nano_usd:
+                await accounts.credit(user, credit_nano_usd)
         return (await accounts.create_key(user, spec))[1].encode()
 
     async def receipt(self, answer: Answer | str, key: bytes = OWN_KEY) -> dict[str, Any]:
@@ -467,10 +474,12 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def serving(text: str, *, drain_s: float = 1.0) -> AsyncIterator[Running]:
-    """A gateway with this configuration; a ledger that fails fails the test."""
+async def serving(
+    text: str, *, drain_s: float = 1.0, path: Path | None = None
+) -> AsyncIterator[Running]:
+    """A gateway with this configuration, from the file at `path`; a ledger that fails fails."""
     fatal: list[BaseException] = []
-    gateway = Gateway(cfg.parse(text), on_fatal=fatal.append)
+    gateway = Gateway(cfg.parse(text), on_fatal=fatal.append, path=path and str(path))
     await gateway.start()
     running = Running(gateway)
     try:

@@ -42,11 +42,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "first_run": {"accounts", "config"},
     "admin": {"errors", "ledger", "accounts", "alerts", "config"},
     "proxy": {"errors", "wire", "limits", "ledger", "accounts", "alerts", "config", "metrics"},
-    "api": {"errors", "ledger", "accounts", "alerts", "config", "metrics", "proxy", "__version__"},
+    "api": {
+        "errors", "ledger", "accounts", "alerts", "config", "metrics", "proxy", "__version__",
+        # What the description lists.
+        "admin.routes", "admin.verbs",
+    },
     "web": {"errors", "ledger", "accounts", "alerts", "config", "metrics", "proxy", "__version__"},
     "logs": {"config", "ledger", "proxy"},
+    "control": {
+        "errors", "config", "ledger", "accounts", "alerts", "admin", "proxy", "logs",
+    },
     "app": {
-        "errors", "config", "wire", "limits", "ledger", "metrics", "accounts", "alerts", "admin",
+        "errors", "config", "control", "wire", "limits", "ledger", "metrics", "accounts", "alerts", "admin",
         "proxy", "api", "web", "logs", "first_run", "demo",
     },
     "cli": {"errors", "config", "unit", "admin", "app"},

@@ -150,6 +150,7 @@ def _cost(entry: Entry) -> dict[str, Any]:
         "currency": "USD",
         "amount": None if cost is None else amount(cost),
         "nano_usd": cost,
+        "held_nano_usd": entry.hold_nano_usd,
         "billed": entry.billed,
         "price_version": price and price.version,
         "price": price and price.per_mtok,

@@ -7,7 +7,10 @@ import msgspec
 
 from gateway.config import Family
 from gateway.errors import GatewayError
-from gateway.proxy import endpoints, headers
+from gateway.ledger.records import Key
+from gateway.limits.limiter import Limits
+from gateway.proxy import claims, endpoints, headers
+from gateway.proxy.claims import Claim
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.headers import Inbound
@@ -20,13 +23,15 @@ from gateway.wire.envelope import Envelope
 PATHS_MAX = 4096
 """Paths remembered with what they mean; clients choose them, so there is an end."""
 
+NO_LIMITS = Limits(None, None, None)
+
 BODYLESS_METHODS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
 
 
 class Plan(msgspec.Struct):
-    """What is sent, and where it may go."""
+    """What is sent, and where it may go: `targets` in the order of this moment."""
 
-    route: Route
+    targets: tuple[Target, ...]
     body: bytes
     envelope: Envelope | None
     inbound: Inbound
@@ -39,10 +44,14 @@ class Admission:
     def __init__(self, services: Services) -> None:
         self.services = services
         self._paths: dict[tuple[str, bool, Family | None], Endpoint | None] = {}
+        self._paths_of = services.generation
 
     def endpoint(self, path: str, query: str, speaks: Family | None) -> Endpoint | None:
         """What a path asks for, remembered; `speaks` is the family that the headers show."""
         key = (path, "alt=sse" in query, speaks)
+        if self._paths_of != self.services.generation:
+            self._paths_of = self.services.generation
+            self._paths.clear()
         try:
             return self._paths[key]
         except KeyError:
@@ -87,34 +96,81 @@ class Admission:
             key = services.accounts.identify(credential, now_ms)
             if key is None:
                 raise services.accounts.refusal(credential, now_ms)
-            user = services.accounts.user(key.user_id)
-            return Caller(f"user:{key.user_id}", key, slot, b"", user.rate_multiplier, cors)
+            if key.admin:
+                raise GatewayError("permission_denied", "An admin's key is for /admin/v1 alone")
+            return self._key_caller(key, slot, cors)
         if not services.config.byok.enabled:
             raise GatewayError("invalid_api_key", "Only keys issued by this gateway are accepted")
         return Caller(services.owner_hash(credential), None, slot, credential, "1", cors)
 
+    def _key_caller(self, key: Key, slot: bytes, cors: bytes) -> Caller:
+        services = self.services
+        accounts, limiter, defaults = services.accounts, services.limiter, services.config.limits
+        user = accounts.user(key.user_id)
+        now = services.time()
+        own = Limits(
+            key.rpm or defaults.rpm, key.tpm or defaults.tpm, key.concurrent or defaults.concurrent
+        )
+        subjects = [limiter.subject(f"key:{key.id}", "key", own, now)]
+        shared = Limits(user.rpm, user.tpm, user.concurrent)
+        if shared != NO_LIMITS:
+            subjects.append(limiter.subject(f"user:{user.id}", "user", shared, now))
+        return Caller(
+            f"user:{user.id}", key, slot, b"", user.rate_multiplier, cors,
+            tuple(subjects), accounts.funds(user.id), accounts.key_funds(key.id),
+        )  # fmt: skip
+
     async def plan(self, exchange: Exchange, inbound: Inbound, query: str, body: bytes) -> Plan:
-        """Read the envelope, open the receipt, route; raises `GatewayError`."""
+        """Read the envelope, route, claim what the call may take; raises `GatewayError`."""
         endpoint = exchange.endpoint
         json = body[:1] == b"{" or endpoint.metered or (endpoint.free and bool(body))
         stateful = endpoint.state_id is not None  # whose it is counts, not what the body names
         if not json or stateful or exchange.down.method in BODYLESS_METHODS:
-            plan = await self.plan_native(exchange, inbound, query, body)
-            exchange.open(endpoint.model or "", stream=False, size=len(body))
-            return plan
+            exchange.about(endpoint.model or "", stream=False, size=len(body))
+            return await self.plan_native(exchange, inbound, query, body)
         seen = envelope.peek(body, endpoint.format)
         model = endpoint.model or seen.model
-        exchange.open(model or "", stream=seen.stream or endpoint.streams, size=len(body))
+        exchange.about(model or "", stream=seen.stream or endpoint.streams, size=len(body))
         if model is None:
             if endpoint.metered:
                 raise GatewayError("invalid_request", "model is required", param="model")
             return await self.plan_native(exchange, inbound, query, body)
         if seen.previous_response_id is not None:
             await self._check_state(exchange, seen.previous_response_id)
-        route = self.route(endpoint, exchange.caller, model)
-        for target in route.targets:
-            self._check_metered(exchange, target.provider)
-        return Plan(route, body, seen, inbound, query)
+        targets, claim = self.claim(endpoint, exchange.caller, model, body, seen)
+        exchange.claim = claim
+        return Plan(targets, body, seen, inbound, query)
+
+    def claim(
+        self, endpoint: Endpoint, caller: Caller, model: str, body: bytes, seen: Envelope
+    ) -> tuple[tuple[Target, ...], Claim | None]:
+        """Where a call goes, and what it took: limits first, then model and price, then the hold.
+
+        Raises `GatewayError`; nothing is taken then. Synchronous: nothing comes in between.
+        """
+        services = self.services
+        now = services.time()
+        if caller.key is None:
+            return self._targets(endpoint, caller, model, now), None
+        default_output = services.config.billing.default_max_output_tokens
+        demand, tokens = claims.demanded(endpoint, body, seen, default_output)
+        claims.check(services, caller, tokens, now)
+        targets = self._targets(endpoint, caller, model, now)
+        claim = Claim(services, caller, model, demand, tokens)
+        if not endpoint.metered:
+            for target in targets:
+                self._check_metered(caller, endpoint, target.provider)
+            if not endpoint.free:
+                claim.require_credit()
+        claim.aim(targets[0])
+        services.limiter.take(caller.subjects, tokens, now)
+        return targets, claim
+
+    def _targets(
+        self, endpoint: Endpoint, caller: Caller, model: str, now: float
+    ) -> tuple[Target, ...]:
+        route = self.route(endpoint, caller, model)
+        return self.services.health.order(route, now, own=caller.key is None)
 
     def route(self, endpoint: Endpoint, caller: Caller, model: str) -> Route:
         """Where a model of this caller may go; raises `GatewayError`."""
@@ -138,28 +194,33 @@ class Admission:
         self, exchange: Exchange, inbound: Inbound, query: str, body: bytes
     ) -> Plan:
         """A call about no model: to the provider that the path, or the format, says."""
-        endpoint = exchange.endpoint
+        endpoint, caller, services = exchange.endpoint, exchange.caller, self.services
         named = endpoint.provider
         if endpoint.state_id is not None:
             named = await self._check_state(exchange, endpoint.state_id) or named
-        provider, base = self.services.router.owner(endpoint.family, named)
-        self._check_metered(exchange, provider)
-        if exchange.caller.key is not None and not provider.active:
-            raise GatewayError(
-                "no_active_api_keys", f"No active API keys for provider {provider.name}",
-                stage="routing",
-            )  # fmt: skip
-        return Plan(Route((Target(provider, base, ""),)), body, None, inbound, query)
+        now = services.time()
+        if caller.key is not None:
+            claims.check(services, caller, 0, now)
+        provider, base = services.router.owner(endpoint.family, named)
+        self._check_metered(caller, endpoint, provider)
+        route = Route((Target(provider, base, ""),))
+        targets = services.health.order(route, now, own=caller.key is None)
+        if caller.key is not None:
+            claim = Claim(services, caller, "", None, 0)
+            if not endpoint.free:
+                claim.require_credit()
+            services.limiter.take(caller.subjects, 0, now)
+            exchange.claim = claim
+        return Plan(targets, body, None, inbound, query)
 
     @staticmethod
-    def _check_metered(exchange: Exchange, provider: Provider) -> None:
+    def _check_metered(caller: Caller, endpoint: Endpoint, provider: Provider) -> None:
         """Refuse a gateway key what its answer does not price, named model or not: never free."""
-        endpoint = exchange.endpoint
-        if exchange.caller.key is None or endpoint.metered or endpoint.free or provider.unmetered:
+        if caller.key is None or endpoint.metered or endpoint.free or provider.unmetered:
             return
         raise GatewayError(
             "unknown_model_pricing",
-            f"Unknown model pricing: what {exchange.down.method} {endpoint.path[:200]} costs at "
+            f"Unknown model pricing: what {endpoint.path[:200]} costs at "
             f"{provider.name} cannot be metered, so keys of this gateway may not call it",
             stage="routing",
         )

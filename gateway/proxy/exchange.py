@@ -11,10 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from gateway.errors import GatewayError, Stage
-from gateway.ledger.entry import Attempt, Entry, Failure, Opening, Status
-from gateway.proxy import errors, headers, settlement
+from gateway.ledger.entry import Attempt, Failure, Opening, Status
+from gateway.proxy import closing, errors, headers, limit_lines, settlement
+from gateway.proxy.breaker import Probe
+from gateway.proxy.claims import Claim
 from gateway.proxy.connection import Broken, Lines, UpstreamConnection
 from gateway.proxy.endpoints import Endpoint
+from gateway.proxy.key_pool import PoolKey
 from gateway.proxy.passthrough import Buffered, Drained, Raw, Relay, Streamed, stage_of
 from gateway.proxy.routing import Target
 from gateway.proxy.server import Downstream, head
@@ -24,48 +27,24 @@ from gateway.wire.neutral import Metered
 if TYPE_CHECKING:
     from gateway.proxy.services import Caller, Services
 
-Verdict = Literal["done", "again", "next"]
-"""How an attempt ended: the client was answered; repeat it on a fresh connection; try the next."""
+Verdict = Literal["done", "again", "rekey", "next"]
+"""How an attempt ended: the client was answered; repeat it on a fresh connection, or with another
+of the provider's keys; try the next target."""
 
 _RETRYABLE = frozenset((408, 429))
+KEY_REFUSED = frozenset((401, 403, 429))
 
 
 class Exchange:
     """See the module docstring. Event-loop thread only."""
 
     __slots__ = (
-        "_attempt_at",
-        "_drain_timer",
-        "_gone",
-        "_own_from",
-        "_own_s",
-        "_relay",
-        "answer_status",
-        "attempts",
-        "bodyless",
-        "bodyless_length",
-        "caller",
-        "connect_s",
-        "connection",
-        "content_length",
-        "down",
-        "endpoint",
-        "first_byte_at",
-        "id",
-        "more",
-        "opening",
-        "ready_at",
-        "secret",
-        "sent_at",
-        "services",
-        "settled",
-        "started_at",
-        "strip_usage",
-        "target",
-        "ticket",
-        "uploading",
-        "upstream_request_id",
-        "watcher",
+        "_attempt_at", "_drain_timer", "_gone", "_own_from", "_own_s", "_relay", "answer_status",
+        "attempts", "bodyless", "bodyless_length", "caller", "claim", "connect_s", "connection",
+        "content_length", "down", "endpoint", "first_byte_at", "id", "key", "keys_tried", "model",
+        "more", "opening", "probe", "ready_at", "secret", "sent_at", "services", "settled", "size",
+        "started_at", "stream", "strip_usage", "target", "ticket", "uploading",
+        "upstream_request_id", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -82,7 +61,13 @@ class Exchange:
         self.first_byte_at = 0.0
         self.connect_s: float | None = None
         self.opening: Opening | None = None
+        self.model, self.stream, self.size = endpoint.model or "", False, 0
         self.ticket = 0
+        self.claim: Claim | None = None
+        self.key: PoolKey | None = None
+        """The provider's key in use, where the gateway's own are."""
+        self.keys_tried = 0
+        self.probe: Probe | None = None
         self.attempts: list[Attempt] = []
         self.target: Target | None = None
         self.connection: UpstreamConnection | None = None
@@ -110,19 +95,27 @@ class Exchange:
 
     # -- the handler's side --------------------------------------------------------------------
 
-    def open(self, model: str, *, stream: bool, size: int) -> None:
-        """Admit the request: queue the row that opens its receipt."""
-        self.opening = self._opening(model, stream=stream, size=size)
-        self.ticket = self.services.ledger.begin(self.opening)
+    def about(self, model: str, *, stream: bool, size: int) -> None:
+        """What its receipt says it asked for; `size` is the body's, in bytes."""
+        self.model, self.stream, self.size = model, stream, size
 
-    def _opening(self, model: str, *, stream: bool, size: int) -> Opening:
-        caller = self.caller
-        key = caller.key
-        return Opening(
-            self.id, caller.owner, self.services.wall_ms(), self.endpoint.label,
-            self.endpoint.format, model, stream, size,
-            None if key is None else key.user_id, None if key is None else key.id,
-        )  # fmt: skip
+    def open(self) -> None:
+        """The request is admitted: queue the row that opens its receipt."""
+        opening = self.opened()
+        self.ticket = self.services.ledger.begin(opening)
+
+    def opened(self) -> Opening:
+        """What opens its receipt; made by the first call."""
+        opening = self.opening
+        if opening is None:
+            caller = self.caller
+            key = caller.key
+            opening = self.opening = Opening(
+                self.id, caller.owner, self.services.wall_ms(), self.endpoint.label,
+                self.endpoint.format, self.model, self.stream, self.size,
+                None if key is None else key.user_id, None if key is None else key.id,
+            )  # fmt: skip
+        return opening
 
     def attempt(self, target: Target, *, more: bool) -> None:
         """Begin a try at a target; `more` says that another could follow."""
@@ -131,6 +124,8 @@ class Exchange:
         self._attempt_at = self.services.time()
         if self.attempts or self.sent_at:
             self._own_from = self._attempt_at
+        if self.caller.key is not None and self.probe is None:
+            self.probe = self.services.health.begin(target, self._attempt_at)
         self.first_byte_at = 0.0
         self.answer_status = 0
         self.upstream_request_id = None
@@ -153,6 +148,10 @@ class Exchange:
         self._own_s += self.sent_at - (self._own_from or self.ready_at) - (self.connect_s or 0.0)
         connection.send(self, data, bodyless=self.bodyless)
 
+    def own_seconds(self, now: float) -> float:
+        """The gateway's own time in all attempts, or until now where nothing was sent."""
+        return self._own_s if self.sent_at else now - self.ready_at - (self.connect_s or 0.0)
+
     def refuse(self, error: GatewayError) -> None:
         """Answer with an error of the gateway, receipted."""
         self.services.metrics.rejections.child(error.code)[0] += 1
@@ -173,7 +172,9 @@ class Exchange:
                 connection.abort()
             return
         billing = self.services.config.billing
-        if connection is None or self.uploading or billing.on_disconnect == "cancel":
+        key = self.caller.key
+        on_disconnect = (key and key.on_disconnect) or billing.on_disconnect
+        if connection is None or self.uploading or on_disconnect == "cancel":
             self._leave()
             return
         connection.resume()
@@ -239,10 +240,11 @@ class Exchange:
         self.first_byte_at = self.services.time()
         self.answer_status = status
         own = self.caller.key is not None
-        if (status >= 500 or status in _RETRYABLE or (own and status in (401, 403))) and self.more:
-            self._attempted("upstream_status", status)
-            self._drop_connection()
-            self._resolve("next")
+        if own and status in KEY_REFUSED and self._rekeyed(status, lines):
+            return
+        failed = status >= 500 or status in _RETRYABLE or (own and status in (401, 403))
+        if failed and (self.more or self._others_failed()):
+            self._given_up("upstream_status", status)
             return
         if own and status in (401, 403):
             # The operator's key is at fault, not the caller's; the text may quote that key.
@@ -255,7 +257,24 @@ class Exchange:
                 "upstream_status",
             )
             return
-        self._choose(status, headers.answer(lines, self.secret))
+        self._choose(status, headers.answer(lines, self.secret, limited=own))
+
+    def _rekeyed(self, status: int, lines: Lines) -> bool:
+        """The provider refused the key in use: whether another one of its keys takes over."""
+        if self.key is None:
+            return False
+        assert self.target is not None
+        health, now = self.services.health, self.services.time()
+        health.key_refused(self.target, self.key, status, lines, now)
+        self.keys_tried += 1
+        if self._gone or self.uploading:
+            return False
+        if not health.another_key(self.target, self.keys_tried, now):
+            return False
+        self._attempted("upstream_status", status)
+        self._drop_connection()
+        self._resolve("rekey")
+        return True
 
     def _choose(self, status: int, answer: headers.Answer) -> None:
         length = answer.content_length
@@ -304,8 +323,13 @@ class Exchange:
             self.client_paused()
 
     def _own_lines(self) -> bytes:
-        closing = b"" if self.down.keep_alive else b"Connection: close\r\n"
-        return self.services.receipt_lines % ((self.id.encode(),) * 4) + self.caller.cors + closing
+        caller, services = self.caller, self.services
+        last = b"" if self.down.keep_alive else b"Connection: close\r\n"
+        if caller.subjects:
+            standing = services.limiter.standing(caller.subjects, services.time())
+            anthropic = self.endpoint.family == "anthropic"
+            last += limit_lines.lines(standing, anthropic=anthropic, wall_ms=services.wall_ms())
+        return services.receipt_lines % ((self.id.encode(),) * 4) + caller.cors + last
 
     def body(self, data: bytes) -> None:
         """Never called: a relay took over at the head."""
@@ -319,21 +343,45 @@ class Exchange:
         if error.kind == "stale" and not self._gone and not self.uploading:
             self._resolve("again")
             return
-        failure = stage_of(error)
         if error.kind in ("cut", "stale"):
-            failure = GatewayError(
-                "upstream_error", f"All upstream providers failed: {error.message}",
-                stage="upstream_connect", retry_after_s=1,
-            )  # fmt: skip
-        self.attempt_failed(failure)
+            error = Broken("connect", error.message)  # nothing was begun: as if never reached
+        self.attempt_failed(stage_of(error))
 
     def attempt_failed(self, failure: GatewayError) -> None:
         """The target gave no answer: go on to the next, or tell the client."""
         self._attempted(failure.stage, None)
         if self.more and not self._gone:
             self._resolve("next")
+            return
+        deadline_s = self.services.config.upstream.deadline_seconds
+        if self._others_failed() and self.services.time() < self.started_at + deadline_s:
+            failure = _all_failed(failure.stage)
+        self._fail(failure)
+
+    def _given_up(self, outcome: Stage, status: int) -> None:
+        """A target's answer is not used: go on to the next, or tell the client that all failed."""
+        self._attempted(outcome, status)
+        self._drop_connection()
+        if self.more:
+            self._resolve("next")
         else:
-            self._fail(failure)
+            self._fail(_all_failed(outcome))
+
+    def _others_failed(self) -> bool:
+        """Whether this is not the first target tried: none of several has the last word."""
+        assert self.target is not None
+        name = (self.target.provider.name, self.target.model)
+        return any((one.provider, one.model) != name for one in self.attempts)
+
+    def passed_over(self, target: Target, error: GatewayError, *, more: bool) -> None:
+        """A target may not be tried: its keys rest, or its price is more than can be held."""
+        name = target.provider.name
+        if self.attempts:
+            told = f"All upstream providers failed; {name} was passed over: {error.message}"
+            error = GatewayError("upstream_error", told, stage=error.stage, retry_after_s=1)
+        self.attempts.append(Attempt(name, target.model, error.stage, None, 0.0))
+        if not more:
+            self._fail(error)
 
     # -- backpressure (server.Reader) ----------------------------------------------------------
 
@@ -406,15 +454,13 @@ class Exchange:
 
     @property
     def replaceable(self) -> bool:
-        """Whether another target could still take over, as long as nothing was sent."""
-        return self.more and not self._gone
+        """Whether another target, or a 503, can still take its place, as nothing was sent."""
+        return (self.more or self._others_failed()) and not self._gone
 
     def opened_with_error(self) -> None:
         """A stream opened with 200 and an error before any content: on to the next target."""
-        self._attempted("upstream_stream", self.answer_status)
-        self._drop_connection()
         self._relay = None
-        self._resolve("next")
+        self._given_up("upstream_stream", self.answer_status)
 
     def refuse_answer(self, code: str, message: str, stage: Stage) -> None:
         """The answer cannot be passed on."""
@@ -453,7 +499,12 @@ class Exchange:
             Attempt(target.provider.name, target.model, outcome, status,
                     (now - self._attempt_at) * 1000)
         )  # fmt: skip
-        self.services.metrics.attempts.child(target.provider.name, outcome)[0] += 1
+        services = self.services
+        services.metrics.attempts.child(target.provider.name, outcome)[0] += 1
+        if self.caller.key is not None:
+            first_byte_s = self.first_byte_at - self.sent_at if self.first_byte_at else None
+            services.health.attempted(target, outcome, status, first_byte_s, now, self.probe)
+            self.probe = None
 
     def _fail(self, error: GatewayError) -> None:
         """Settle as failed and answer with an error in the caller's format."""
@@ -485,55 +536,14 @@ class Exchange:
         if self.settled:
             return
         self.settled = True
-        services = self.services
-        now = services.time()
-        caller, target = self.caller, self.target
-        if self.opening is None:
-            self.opening = self._opening(self.endpoint.model or "", stream=False, size=0)
-        known = None
-        price_of = None
-        if target is not None:
-            known = None if self.endpoint.free else services.router.known(target)
-            if metered is not None and metered.usage is not None and metered.usage.billed_besides:
-                price_of = services.price_of(target)
-        bill = settlement.bill(
-            ended,
-            metered,
-            wire_format=self.endpoint.format,
-            request_bytes=self.opening.bytes,
-            model=known,
-            multiplier=caller.multiplier,
-            price_of=price_of,
-        )
-        connect_s = self.connect_s
-        own_s = self._own_s if self.sent_at else now - self.ready_at - (connect_s or 0.0)
-        entry = Entry(
-            opening=self.opening,
-            status=status,
-            http_status=http_status,
-            failure=failure,
-            upstream_request_id=self.upstream_request_id,
-            attempts=self.attempts,
-            usage=bill.usage,
-            usage_source=bill.source,
-            cost_nano_usd=bill.nano_usd,
-            billed=caller.key is not None,
-            price=bill.price,
-            rate_multiplier=caller.multiplier,
-            connect_ms=None if connect_s is None else connect_s * 1000,
-            total_ms=(now - self.started_at) * 1000,
-            gateway_ms=own_s * 1000 if own_s > 0.0 else 0.0,
-        )
-        if target is not None:
-            entry.provider = target.provider.name
-            entry.route_model = target.model
-            entry.route_format = self.endpoint.format
-        if self.first_byte_at:
-            entry.first_byte_ms = (self.first_byte_at - self.started_at) * 1000
-        if metered is not None:
-            entry.response_id = metered.response_id
-            entry.response_model = metered.response_model
-        services.metrics.settled(entry, "other" if known is None else known.id)
-        if services.log_request is not None:
-            services.log_request(entry, caller)
-        services.ledger.finish(entry, durable)
+        if self.probe is not None:
+            self.probe.end()
+            self.probe = None
+        entry = closing.close(self, ended, metered, status, http_status, failure)
+        self.services.ledger.finish(entry, durable)
+
+
+def _all_failed(stage: Stage) -> GatewayError:
+    return GatewayError(
+        "upstream_error", "All upstream providers failed", stage=stage, retry_after_s=1
+    )

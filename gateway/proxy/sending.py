@@ -4,12 +4,13 @@ from urllib.parse import quote
 
 import msgspec
 
+from gateway.errors import GatewayError
 from gateway.ledger.records import User
 from gateway.proxy import headers
 from gateway.proxy.admission import BODYLESS_METHODS, Plan
 from gateway.proxy.connection import Broken, UpstreamConnection
 from gateway.proxy.endpoints import Endpoint
-from gateway.proxy.exchange import Exchange
+from gateway.proxy.exchange import Exchange, Verdict
 from gateway.proxy.headers import Inbound
 from gateway.proxy.routing import Target
 from gateway.proxy.server import Downstream
@@ -38,6 +39,7 @@ class Remembered(msgspec.Struct):
     credential: bytes
     caller: Caller
     user: User | None
+    generation: int
     target: Target | None = None
     key: bytes | None = None
     head: bytes = b""
@@ -66,26 +68,78 @@ class Sender:
         self, exchange: Exchange, plan: Plan, first: int = 0, *, fresh: bool = False
     ) -> None:
         """Try targets from the `first` on until the client is answered."""
-        targets = plan.route.targets
+        targets = plan.targets
         last = len(targets) - 1
         for index, target in enumerate(targets[first:], first):
-            data = self.request(exchange, plan, target)
+            more = index < last
+            if not self._may_try(exchange, target, more=more):
+                continue
             while True:
-                exchange.attempt(target, more=index < last)
-                verdict_to_come = exchange.verdict()
-                connection = await self._connection(exchange, target, fresh=fresh)
-                if connection is not None:
-                    exchange.send(connection, data)
-                verdict = await verdict_to_come
-                if verdict != "again":
+                data = self.request(exchange, plan, target)
+                verdict = await self._try(exchange, target, data, more=more, fresh=fresh)
+                if verdict == "rekey":
+                    self.arm(exchange, target)
+                elif verdict != "again":
                     break
-                fresh = True
+                fresh = verdict == "again"
             if verdict == "done":
                 return
             fresh = False
+        await settled(exchange)
+
+    def arm(self, exchange: Exchange, target: Target) -> None:
+        """Choose the key of the provider's that an attempt goes with; raises `GatewayError`."""
+        if exchange.caller.key is not None:
+            services = self.services
+            exchange.key = key = services.health.key(target, services.time())
+            exchange.secret = b"" if key is None else key.text
+
+    def _may_try(self, exchange: Exchange, target: Target, *, more: bool) -> bool:
+        """Whether a target may be tried: it has a key, and a further one is paid for as the first.
+
+        False where it is passed over; where it was the last one the client is told why.
+        """
+        if target is exchange.target:
+            return True  # begun without a task
+        services = self.services
+        exchange.keys_tried = 0
+        try:
+            if exchange.attempts and exchange.claim is not None:
+                if more and not services.health.ready(target, services.time()):
+                    return False
+                exchange.claim.aim(target)
+            self.arm(exchange, target)
+        except GatewayError as error:
+            exchange.passed_over(target, error, more=more)
+            return False
+        return True
+
+    async def _try(
+        self, exchange: Exchange, target: Target, data: bytes, *, more: bool, fresh: bool
+    ) -> Verdict:
+        exchange.attempt(target, more=more)
+        verdict_to_come = exchange.verdict()
+        upstream = self.services.config.upstream
+        left_s = exchange.started_at + upstream.deadline_seconds - self.services.time()
+        if left_s <= 0:
+            exchange.more = False
+            exchange.attempt_failed(
+                GatewayError(
+                    "upstream_timeout",
+                    f"No answer within {upstream.deadline_seconds:g} s over all attempts",
+                    stage="upstream_timeout",
+                )
+            )
+            return await verdict_to_come
+        connection = await self._connection(exchange, target, fresh=fresh, left_s=left_s)
+        if connection is not None:
+            if left_s < target.base.origin.first_byte_s:
+                connection.first_byte_by = self.services.loop.time() + left_s
+            exchange.send(connection, data)
+        return await verdict_to_come
 
     async def _connection(
-        self, exchange: Exchange, target: Target, *, fresh: bool
+        self, exchange: Exchange, target: Target, *, fresh: bool, left_s: float | None = None
     ) -> UpstreamConnection | None:
         """An idle or a new connection; None when the attempt failed (the verdict tells)."""
         services = self.services
@@ -95,7 +149,7 @@ class Sender:
             return idle
         begun = services.time()
         try:
-            connection = await pool.connect()
+            connection = await pool.connect(left_s)
         except Broken as error:
             exchange.broken(error)
             return None
@@ -124,11 +178,14 @@ class Sender:
             renamed = target.model if seen.model not in (None, target.model) else None
             if endpoint.model is not None:
                 renamed = None
-            if ask or renamed is not None:
-                body = envelope.rewrite(body, seen, model=renamed, include_usage=ask)
-        key = None if exchange.caller.key is None else target.provider.next_key()
-        if key is not None:
-            exchange.secret = key
+            claim = exchange.claim
+            bound = None if claim is None else claim.max_output_tokens
+            if ask or renamed is not None or bound is not None:
+                body = envelope.rewrite(
+                    body, seen, model=renamed, include_usage=ask, max_output_tokens=bound,
+                    max_tokens_key=None if bound is None else _max_tokens_key(endpoint, target),
+                )  # fmt: skip
+        key = None if exchange.key is None else exchange.key.text
         if memory is None:
             start = self._head(exchange, plan, target, key)
         elif memory.target is target and memory.key == key:
@@ -180,7 +237,8 @@ class Sender:
 
     async def upload(self, exchange: Exchange, plan: Plan) -> None:
         """Send a body on as it comes, in flat memory, over a connection of its own."""
-        target = plan.route.targets[0]
+        target = plan.targets[0]
+        self.arm(exchange, target)
         notes = plan.inbound.notes
         size = notes.get(b"content-length")
         framing = b"Transfer-Encoding: chunked\r\n"
@@ -194,8 +252,7 @@ class Sender:
         connection = await self._connection(exchange, target, fresh=True)
         if connection is not None:
             connection.request_done = False
-            key = None if exchange.caller.key is None else target.provider.next_key()
-            exchange.secret = key or exchange.secret
+            key = None if exchange.key is None else exchange.key.text
             start = self._head(exchange, plan, target, key)
             exchange.send(connection, b"%b%b\r\n" % (start, framing))
             await self._pump(exchange, connection, chunked=size is None)
@@ -216,6 +273,14 @@ class Sender:
         if chunked:
             connection.write(b"0\r\n\r\n")
         connection.request_done = True
+
+
+def _max_tokens_key(endpoint: Endpoint, target: Target) -> str | None:
+    """What the bound of an answer is called in a body; None for Gemini, whose config holds it."""
+    if endpoint.format == "openai_chat" and target.provider.catalog_name != "openai":
+        return "max_tokens"  # the name that every other server of this format knows
+    names = envelope.MAX_TOKENS_KEYS.get(endpoint.format)
+    return names[0] if names else None
 
 
 async def settled(exchange: Exchange) -> None:

@@ -6,18 +6,22 @@ accounts are Protocols here, so that another store is one file. The proxy knows 
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from gateway.accounts.funds import Funds
+from gateway.alerts.daily import Daily
 from gateway.config import Config
 from gateway.errors import GatewayError
 from gateway.ledger import ids
 from gateway.ledger.entry import Entry, Opening
 from gateway.ledger.prices import PriceOf
 from gateway.ledger.records import Key, User
+from gateway.limits.limiter import Limits, Refusal, Standing, Subject, Whose
 from gateway.metrics import Metrics
+from gateway.proxy.health import Health
 from gateway.proxy.providers import Provider
 from gateway.proxy.routing import Router, Target
 from gateway.proxy.upstream import Upstreams
@@ -58,11 +62,40 @@ class Accounts(Protocol):
     def user(self, user_id: int) -> User:
         """A key's user."""
 
+    def funds(self, user_id: int) -> Funds:
+        """A user's balance, in memory."""
+
+    def key_funds(self, key_id: str) -> Funds:
+        """What a key may still spend, in memory."""
+
+    def cap(self, user_id: int, model: str) -> int | None:
+        """The most that one call of a model may cost a user, nano-USD."""
+
+
+class Limiter(Protocol):
+    """What the hot path asks of the limits; see `limits/limiter.py`. `now` is monotonic seconds."""
+
+    def subject(self, name: str, whose: Whose, limits: Limits, now: float) -> Subject:
+        """The state of a key or a user, under these limits from now on."""
+
+    def check(self, subjects: tuple[Subject, ...], tokens: int, now: float) -> Refusal | None:
+        """Why one more request is not admitted; consumes nothing."""
+
+    def take(self, subjects: tuple[Subject, ...], tokens: int, now: float) -> None:
+        """Admit a request that `check` had nothing against."""
+
+    def finish(self, subjects: tuple[Subject, ...], taken: int, used: int, now: float) -> None:
+        """A request ended and used so many tokens."""
+
+    def standing(self, subjects: tuple[Subject, ...], now: float) -> Standing:
+        """What is left, for the header fields of an answer."""
+
 
 class Caller(msgspec.Struct, frozen=True):
     """Who is calling: a gateway key (`key`), or the provider's own key in `slot`.
 
     `owner` is who may read the receipt; `secret` is the caller's own provider key, if it is one.
+    What limits a gateway key is here by reference: its and its user's `subjects` and funds.
     """
 
     owner: str
@@ -71,19 +104,28 @@ class Caller(msgspec.Struct, frozen=True):
     secret: bytes
     multiplier: str = "1"
     cors: bytes = b""
+    subjects: tuple[Subject, ...] = ()
+    funds: Funds | None = None
+    key_funds: Funds | None = None
 
 
 class Services:
-    """What the hot path works with; `config`, `router` and `providers` change on reload."""
+    """What the hot path works with; `config`, `router` and `providers` change on reload.
+
+    `generation` counts the changes: what was remembered under another is forgotten.
+    """
 
     def __init__(  # noqa: PLR0913 - the composition root's one list of parts
         self,
         *,
         config: Config,
-        providers: dict[str, Provider],
+        providers: Mapping[str, Provider],
         router: Router,
         ledger: Ledger,
         accounts: Accounts,
+        limiter: Limiter,
+        health: Health,
+        daily: Daily,
         upstreams: Upstreams,
         metrics: Metrics,
         price_of: Callable[[Target], PriceOf],
@@ -91,10 +133,14 @@ class Services:
         log_request: Callable[[Entry, Caller], None] | None,
     ) -> None:
         self.config = config
-        self.providers = providers
+        self.providers: Mapping[str, Provider] = providers
         self.router = router
+        self.generation = 0
         self.ledger = ledger
         self.accounts = accounts
+        self.limiter = limiter
+        self.health = health
+        self.daily = daily
         self.upstreams = upstreams
         self.metrics = metrics
         self.price_of = price_of
@@ -105,14 +151,25 @@ class Services:
         self.new_id = ids.new_id
         self.exchanges: set[Exchange] = set()
         self.draining = False
-        server = config.server
         self.key_prefix = config.keys.prefix.encode()
-        self.receipt_lines = (
-            f"{server.receipt_id_header}: %b\r\n{server.receipt_url_header}: /v1/receipts/%b\r\n"
-            "x-request-id: %b\r\nrequest-id: %b\r\n"
-        ).encode()
+        self.receipt_lines = _receipt_lines(config)
+
+    def change(self, config: Config, providers: Mapping[str, Provider], router: Router) -> None:
+        """Go on with these; requests that have begun end with what they began with."""
+        self.config, self.providers, self.router = config, providers, router
+        self.receipt_lines = _receipt_lines(config)
+        self.generation += 1
 
     @staticmethod
     def wall_ms() -> int:
         """The wall clock, milliseconds since 1970."""
         return time.time_ns() // 1_000_000
+
+
+def _receipt_lines(config: Config) -> bytes:
+    """The header lines that name a receipt, with places for its id."""
+    server = config.server
+    return (
+        f"{server.receipt_id_header}: %b\r\n{server.receipt_url_header}: /v1/receipts/%b\r\n"
+        "x-request-id: %b\r\nrequest-id: %b\r\n"
+    ).encode()

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from gateway.ledger.catalog import Model
-from gateway.ledger.entry import PriceShown, UsageSource
+from gateway.ledger.entry import COST_NANO_USD_MAX, PriceShown, UsageSource
 from gateway.ledger.prices import Price, PriceOf, cost, shown
 from gateway.wire.neutral import Metered, Usage
 
@@ -25,12 +25,16 @@ _READS = frozenset(("openai_embeddings", "gemini_embeddings"))
 
 
 class Bill(msgspec.Struct, frozen=True):
-    """What goes on the receipt. `nano_usd` is None where no price is known."""
+    """What goes on the receipt. `nano_usd` is None where no price is known.
+
+    `list_nano_usd` is the cost without multipliers.
+    """
 
     usage: Usage | None
     source: UsageSource
     nano_usd: int | None
     price: PriceShown | None
+    list_nano_usd: int | None = None
 
 
 def bill(  # noqa: PLR0913 - everything a bill depends on, by name
@@ -40,18 +44,27 @@ def bill(  # noqa: PLR0913 - everything a bill depends on, by name
     wire_format: str,
     request_bytes: int,
     model: Model | None,
-    multiplier: str = "1",
+    multipliers: tuple[str, str] = ("1", "1"),
     price_of: PriceOf | None = None,
 ) -> Bill:
-    """Usage, where it comes from, and its cost in nano-USD."""
+    """Usage, where it comes from, and its cost in nano-USD; `multipliers` of user and model."""
     usage, source = usage_of(ended, metered, wire_format, request_bytes)
     if usage is None:
-        return Bill(None, "none", 0, None)
+        return Bill(None, "none", 0, None, 0)
     if model is None:
         return Bill(usage, source, None, None)
     tier = _tier(model.price, usage.input_tokens) if model.price.tiers else 0
-    nano = cost(usage, model.price, rate_multiplier=multiplier, price_of=price_of)
-    return Bill(usage, source, nano, _show(model.price, model.price_version, tier))
+    listed = nano = cost(usage, model.price, price_of=price_of)
+    if multipliers != ("1", "1"):
+        nano = cost(
+            usage, model.price, rate_multiplier=multipliers[0], model_multiplier=multipliers[1],
+            price_of=price_of,
+        )  # fmt: skip
+    price = _show(model.price, model.price_version, tier)
+    if max(nano, listed) > COST_NANO_USD_MAX:
+        # The receipt shows it by its usage.
+        return Bill(usage, source, None, price, None)
+    return Bill(usage, source, nano, price, listed)
 
 
 def usage_of(

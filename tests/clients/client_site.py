@@ -266,7 +266,9 @@ def serving(directory: Path) -> Iterator[Site]:
 
 def _key_of(directory: Path, user: str) -> str:
     _command(directory, "users", "create", user)
-    key: str = _command(directory, "keys", "create", "--user", user)["key"]
+    _command(directory, "credit", user, "1000.00")
+    limits = ("--rpm", "1000000", "--tpm", "1000000000", "--concurrent", "1000")
+    key: str = _command(directory, "keys", "create", "--user", user, *limits)["key"]
     return key
 
 

@@ -16,8 +16,8 @@ import orjson
 from fault_client import Answer, ask
 
 from gateway.accounts import secret as server_secret
-from gateway.accounts.accounts import Accounts
-from gateway.ledger import schema, store
+from gateway.accounts.accounts import Accounts, KeySpec
+from gateway.ledger import money, schema, store
 from gateway.ledger.entry import Entry
 from gateway.ledger.records import VerifyResult
 from gateway.ledger.writer import Ledger
@@ -136,8 +136,9 @@ class Gateway:
         try:
             accounts = await Accounts.load(ledger, secret, "gw-")
             await accounts.create_user("loader")
-            await accounts.credit("loader", CREDIT_NANO_USD, "test")
-            _, self.key = await accounts.create_key("loader")
+            await accounts.credit("loader", CREDIT_NANO_USD)
+            wide = KeySpec(rpm=10**9, tpm=10**12, concurrent=10**6)
+            _, self.key = await accounts.create_key("loader", wide)
         finally:
             await ledger.close()
 
@@ -260,7 +261,7 @@ class Gateway:
         """The chain verifies and the money adds up."""
         conn = schema.open_reader(self.path)
         try:
-            assert store.check_books(conn) == []
+            assert money.check_books(conn).wrong == []
         finally:
             conn.close()
         verdict = store.verify_file(self.path, server_secret.load(self.path))

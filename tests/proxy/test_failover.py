@@ -126,13 +126,13 @@ async def test_the_next_target_is_tried_before_anything_was_sent(
     async with gateway_of_two(tmp_path, two_targets(first)) as (gateway, upstream):
         key = await gateway.key()
         answer = await gateway.call(
-            "/v1/chat/completions", b'{"model":"premium","n":1.10}', key=key
+            "/v1/chat/completions", b'{"model":"premium","temperature":1.10}', key=key
         )
         assert answer.status == 200
         assert answer.json()["id"] == "second"
         assert [call.body for call in upstream.calls] == [
-            b'{"model":"gpt-4o","n":1.10}',
-            b'{"model":"gpt-4o-mini","n":1.10}',
+            b'{"model":"gpt-4o","temperature":1.10}',
+            b'{"model":"gpt-4o-mini","temperature":1.10}',
         ]
         assert [call.get(b"authorization") for call in upstream.calls] == [
             b"Bearer provider-key-openai",

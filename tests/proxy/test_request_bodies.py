@@ -74,7 +74,7 @@ async def test_an_alias_is_renamed_and_every_other_byte_stays(name: bytes, tmp_p
 async def test_an_alias_of_gemini_is_renamed_in_the_path(tmp_path: Path) -> None:
     async with gateway_before(tmp_path, answering(reply()), more=ALIASES) as (gateway, upstream):
         key = await gateway.key()
-        body = b'{"contents":[], "n":1.10}'
+        body = b'{"contents":[], "temperature":1.10}'
         answer = await gateway.call("/v1beta/models/flash:generateContent?a=b", body, key=key)
         assert answer.status == 200
         assert upstream.calls[0].target == "/v1beta/models/gemini-2.5-flash:generateContent?a=b"
@@ -211,8 +211,8 @@ async def streams(call: Call) -> None:
             b'{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true}}',
         ),
         (
-            b'{"model":"gpt-4o","stream":true,"stream_options":null,"n":1.10}',
-            b'{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true},"n":1.10}',
+            b'{"model":"gpt-4o","stream":true,"stream_options":null,"temperature":1.10}',
+            b'{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true},"temperature":1.10}',
         ),
     ],
 )

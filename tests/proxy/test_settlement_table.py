@@ -72,7 +72,7 @@ def test_the_cost_is_the_catalogs_price_times_the_users_rate() -> None:
     assert model is not None
     charged = bill(
         "complete", WHOLE, wire_format="openai_chat", request_bytes=100, model=model,
-        multiplier="1.5",
+        multipliers=("1.5", "1"),
     )  # fmt: skip
     # 60 fresh and 40 cached tokens in, 7 out, at 2.50, 1.25 and 10 dollars per million.
     assert charged.nano_usd == (60 * 2500 + 40 * 1250 + 7 * 10_000) * 3 // 2

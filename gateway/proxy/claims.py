@@ -1,0 +1,157 @@
+"""What a request of a gateway key takes before it is sent, and gives back when it has ended.
+
+A claim is its place in the limits and its hold on the balances of its user and its key. Checking
+and taking happen without an await between them, so that calls at the same time cannot overspend
+together. Used by admission (`take`), the sender (`aim`, at each further target) and the closing of
+an exchange (`settle`, once, however it ended).
+"""
+
+from typing import TYPE_CHECKING
+
+from gateway.errors import GatewayError
+from gateway.ledger.catalog import Model
+from gateway.ledger.prices import usd_text
+from gateway.ledger.worst_case import fitting_output, worst_case
+from gateway.proxy.endpoints import Endpoint
+from gateway.proxy.routing import Target
+from gateway.wire import demand as wire_demand
+from gateway.wire.envelope import Envelope
+from gateway.wire.neutral import Demand
+
+if TYPE_CHECKING:
+    from gateway.proxy.services import Caller, Services
+
+
+class Claim:
+    """See the module docstring. `held` is in nano-USD; `tokens` was taken from the TPM limits."""
+
+    __slots__ = ("_caller", "_done", "_model", "_services", "demand", "held", "max_output_tokens",
+                 "tokens")  # fmt: skip
+
+    def __init__(
+        self, services: "Services", caller: "Caller", model: str, demand: Demand | None, tokens: int
+    ) -> None:
+        self._services = services
+        self._caller = caller
+        self._model = model
+        self._done = False
+        self.demand = demand
+        self.tokens = tokens
+        self.held = 0
+        self.max_output_tokens: int | None = None
+        """What the gateway sets where a cap bounds a call that did not bound itself."""
+
+    def aim(self, target: Target) -> None:
+        """Hold what the call may cost at this target, or more than was held for the last one.
+
+        Raises `GatewayError` `call_cap_exceeded` or `insufficient_balance`; what was held stays.
+        """
+        services, demand = self._services, self.demand
+        model = services.router.known(target)
+        if demand is None or model is None:
+            return
+        multipliers = (self._caller.multiplier, services.router.multiplier(target))
+        default_output = services.config.billing.default_max_output_tokens
+        worst = worst_case(
+            demand, model, default_output=default_output,
+            rate_multiplier=multipliers[0], model_multiplier=multipliers[1],
+        )  # fmt: skip
+        key = self._caller.key
+        assert key is not None
+        cap = services.accounts.cap(key.user_id, self._model)
+        if cap is not None:
+            worst = self._cap(cap, worst, model, multipliers)
+        if worst > self.held:  # what costs nothing needs no credit
+            self._hold(worst)
+
+    def _cap(self, cap: int, worst: int, model: Model, multipliers: tuple[str, str]) -> int:
+        """The worst case within the cap of one call; raises `call_cap_exceeded`."""
+        demand = self.demand
+        assert demand is not None
+        fits = fitting_output(
+            demand, model, cap,
+            rate_multiplier=multipliers[0], model_multiplier=multipliers[1],
+        )  # fmt: skip
+        bounded = demand.max_output_tokens is not None
+        if (bounded and worst > cap) or fits <= 0:
+            hint = f"max_tokens of at most {fits} would fit" if fits > 0 else "no max_tokens fits"
+            raise GatewayError(
+                "call_cap_exceeded",
+                f"This call of {self._model} may cost up to ${usd_text(worst)}, more than your cap "
+                f"of ${usd_text(cap)} per call: {hint}",
+                stage="balance",
+                param="max_tokens" if fits > 0 else None,
+            )
+        if bounded or (model.max_output_tokens is not None and fits >= model.max_output_tokens):
+            self.max_output_tokens = None
+            return worst
+        self.max_output_tokens = fits
+        default_output = self._services.config.billing.default_max_output_tokens
+        return worst_case(
+            demand, model, default_output=min(fits, default_output),
+            rate_multiplier=multipliers[0], model_multiplier=multipliers[1],
+        )  # fmt: skip
+
+    def _hold(self, worst: int) -> None:
+        caller = self._caller
+        more = worst - self.held
+        for funds, whose in ((caller.funds, "balance"), (caller.key_funds, "cap")):
+            assert funds is not None
+            if not funds.hold(more):
+                if whose == "cap":
+                    assert caller.funds is not None
+                    caller.funds.release(more)
+                raise _insufficient(worst, funds.available + self.held, whose)
+        self.held = worst
+
+    def require_credit(self) -> None:
+        """Refuse a call that cannot be priced beforehand to whoever has nothing left."""
+        caller = self._caller
+        assert caller.funds is not None
+        assert caller.key_funds is not None
+        available = min(caller.funds.available, caller.key_funds.available)
+        if available <= 0:
+            raise _insufficient(0, available, "balance")
+
+    def settle(self, charged: int, tokens: int, now: float) -> None:
+        """End the claim: release the hold, charge, correct the limit. The first call counts."""
+        if self._done:
+            return
+        self._done = True
+        caller = self._caller
+        assert caller.funds is not None
+        assert caller.key_funds is not None
+        caller.funds.settle(self.held, charged)
+        caller.key_funds.settle(self.held, charged)
+        self._services.limiter.finish(caller.subjects, self.tokens, tokens, now)
+
+
+def demanded(
+    endpoint: Endpoint, body: bytes, seen: Envelope | None, default_output: int
+) -> tuple[Demand | None, int]:
+    """The most a call may use, and the tokens that its limit is asked for; (None, 0): unmetered."""
+    if seen is None or not endpoint.metered:
+        return None, 0
+    demand = wire_demand.read(body, seen, endpoint.format)
+    return demand, wire_demand.tokens(demand, default_output)
+
+
+def check(services: "Services", caller: "Caller", tokens: int, now: float) -> None:
+    """Raise `rate_limit_exceeded` where the limits do not admit one more such call."""
+    refusal = services.limiter.check(caller.subjects, tokens, now)
+    if refusal is not None:
+        raise GatewayError(
+            "rate_limit_exceeded", refusal.message,
+            stage="rate_limit", retry_after_s=refusal.retry_after_s,
+        )  # fmt: skip
+
+
+def _insufficient(worst: int, available: int, whose: str) -> GatewayError:
+    left = usd_text(available)
+    has = f"${left} is left" if whose == "balance" else f"this key's spending cap leaves ${left}"
+    may = f"this call may cost up to ${usd_text(worst)}, " if worst else ""
+    return GatewayError(
+        "insufficient_balance",
+        f"Insufficient credit balance: {may}{has}; top up or lower max_tokens",
+        stage="balance",
+    )

@@ -1,0 +1,98 @@
+"""The end of an exchange as it is accounted for: bill, claim, counters, receipt. No I/O.
+
+Called by `Exchange._settle`, once per request and synchronously: what is charged here and what the
+receipt says are the same number.
+"""
+
+from typing import TYPE_CHECKING
+
+from gateway.ledger.entry import Entry, Failure, Status
+from gateway.proxy import settlement
+from gateway.wire.neutral import Metered
+
+if TYPE_CHECKING:
+    from gateway.proxy.exchange import Exchange
+
+
+def close(
+    exchange: "Exchange",
+    ended: settlement.Ended,
+    metered: Metered | None,
+    status: Status,
+    http_status: int,
+    failure: Failure | None,
+) -> Entry:
+    """Charge what is due, give back what was held, and return what the receipt will say."""
+    services, caller, target = exchange.services, exchange.caller, exchange.target
+    now = services.time()
+    opening = exchange.opened()
+    known = None
+    price_of = None
+    model_multiplier = "1"
+    if target is not None and not exchange.endpoint.free:
+        known = services.router.known(target)
+        if caller.key is not None:
+            model_multiplier = services.router.multiplier(target)
+        if metered is not None and metered.usage is not None and metered.usage.billed_besides:
+            price_of = services.price_of(target)
+    bill = settlement.bill(
+        ended,
+        metered,
+        wire_format=exchange.endpoint.format,
+        request_bytes=opening.bytes,
+        model=known,
+        multipliers=(caller.multiplier, model_multiplier),
+        price_of=price_of,
+    )
+    claim = exchange.claim
+    connect_s = exchange.connect_s
+    own_s = exchange.own_seconds(now)
+    entry = Entry(
+        opening=opening,
+        status=status,
+        http_status=http_status,
+        failure=failure,
+        upstream_request_id=exchange.upstream_request_id,
+        attempts=exchange.attempts,
+        usage=bill.usage,
+        usage_source=bill.source,
+        cost_nano_usd=bill.nano_usd,
+        billed=caller.key is not None,
+        price=bill.price,
+        rate_multiplier=caller.multiplier,
+        model_multiplier=model_multiplier,
+        connect_ms=None if connect_s is None else connect_s * 1000,
+        total_ms=(now - exchange.started_at) * 1000,
+        gateway_ms=own_s * 1000 if own_s > 0.0 else 0.0,
+        hold_nano_usd=0 if claim is None else claim.held,
+        list_nano_usd=bill.list_nano_usd,
+    )
+    if target is not None:
+        entry.provider = target.provider.name
+        entry.route_model = target.model
+        entry.route_format = exchange.endpoint.format
+    if exchange.first_byte_at:
+        entry.first_byte_ms = (exchange.first_byte_at - exchange.started_at) * 1000
+    if metered is not None:
+        entry.response_id = metered.response_id
+        entry.response_model = metered.response_model
+    if claim is not None:
+        _account(exchange, entry, now)
+    services.metrics.settled(entry, "other" if known is None else known.id)
+    if services.log_request is not None:
+        services.log_request(entry, caller)
+    return entry
+
+
+def _account(exchange: "Exchange", entry: Entry, now: float) -> None:
+    """Settle the claim and count the day's sums, as the ledger will when it writes the entry."""
+    claim, key = exchange.claim, exchange.caller.key
+    assert claim is not None
+    assert key is not None
+    tokens = 0 if entry.usage is None else entry.usage.total_tokens
+    charged = entry.cost_nano_usd or 0
+    claim.settle(charged, tokens, now)
+    exchange.services.daily.add(
+        key.user_id, entry.provider or "", tokens, charged, entry.list_nano_usd or 0,
+        entry.opening.created_ms,
+    )  # fmt: skip
