@@ -155,19 +155,40 @@ def gateway_of_two(tmp_path: Path, script: Callable[[Call], Any]) -> Any:
     return gateway_before(tmp_path, script, upstream=SHORT, more=ALIAS)
 
 
-@pytest.mark.parametrize(("first", "status"), [(says_429, 429), (says_500, 500), (is_silent, 504)])
+@pytest.mark.parametrize("first", [says_429, says_500, says_401, slams, is_silent, cuts_json])
 @scenario
-async def test_when_the_last_target_fails_its_failure_is_told(
-    first: Callable[[Call], Any], status: int, tmp_path: Path
+async def test_when_all_of_several_targets_fail_the_client_gets_one_503(
+    first: Callable[[Call], Any], tmp_path: Path
 ) -> None:
     async with gateway_of_two(tmp_path, first) as (gateway, upstream):
         key = await gateway.key()
         answer = await gateway.call("/v1/chat/completions", b'{"model":"premium"}', key=key)
         assert len(upstream.calls) == 2
-        assert answer.status == status
+        assert answer.status == 503
+        error = answer.json()["error"]
+        assert (error["code"], error["message"]) == (
+            "upstream_error",
+            "All upstream providers failed",
+        )
+        assert answer.get(b"retry-after") == b"1"
         receipt = await gateway.receipt(answer, key)
         assert receipt["status"] == "failed"
         assert len(receipt["route"]["attempts"]) == 2
+        assert receipt["cost"]["nano_usd"] == 0
+
+
+@pytest.mark.parametrize(("only", "status"), [(says_429, 429), (says_500, 500), (is_silent, 504)])
+@scenario
+async def test_the_failure_of_the_only_target_is_told_as_it_is(
+    only: Callable[[Call], Any], status: int, tmp_path: Path
+) -> None:
+    async with gateway_of_two(tmp_path, only) as (gateway, upstream):
+        key = await gateway.key()
+        answer = await gateway.call("/v1/chat/completions", b'{"model":"openai/gpt-4o"}', key=key)
+        assert len(upstream.calls) == 1
+        assert answer.status == status
+        receipt = await gateway.receipt(answer, key)
+        assert receipt["status"] == "failed"
         assert receipt["cost"]["nano_usd"] == 0
 
 
@@ -250,10 +271,14 @@ async def test_a_200_that_opens_with_an_error_goes_to_the_next_target(
     async with gateway_of_two(tmp_path, opens_badly) as (gateway, upstream):
         key = await gateway.key("another")
         answer = await gateway.call("/v1/chat/completions", body, key=key)
-        assert answer.body == b"".join(pieces)  # of the last target: as it came
+        assert answer.json()["error"]["message"] == "All upstream providers failed"
         assert len(upstream.calls) == 2
         receipt = await gateway.receipt(answer, key)
         assert receipt["failure"]["stage"] == "upstream_stream"
+        only = await gateway.call(
+            "/v1/chat/completions", body.replace(b"premium", b"openai/gpt-4o"), key=key
+        )
+        assert (only.status, only.body) == (200, b"".join(pieces))  # as it came
 
 
 @scenario
