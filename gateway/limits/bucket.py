@@ -5,8 +5,8 @@ seconds admits at most limit + limit/60 × W, whatever the pattern of the calls.
 strictly nothing here is a float: time is whole nanoseconds, and a bucket counts in parts so small
 (`PARTS` to one request or token) that a nanosecond adds exactly `limit` of them.
 
-Used by `limiter.py` alone. Times (`at`) are nanoseconds of one clock that never goes back in good
-faith; a moment before the last one seen adds nothing, and what it undid is not added again.
+Used by `limiter.py` alone. Times (`at`) are nanoseconds of one clock. A moment before the last one
+seen adds nothing, and what a clock that goes back undid is not added again.
 """
 
 NANOSECONDS_PER_MINUTE = 60_000_000_000

@@ -92,10 +92,23 @@ def _changed(bucket: Bucket | None, limit: int | None, at: int) -> Bucket | None
 class Limiter:
     """All subjects of one process: as many as keys and users have called."""
 
-    __slots__ = ("_subjects",)
+    __slots__ = ("_at", "_subjects")
 
     def __init__(self) -> None:
         self._subjects: dict[str, Subject] = {}
+        self._at = 0
+
+    def _time(self, now: float) -> int:
+        """The moment of a call in whole nanoseconds, never before that of one before it.
+
+        The nearest nanosecond: exact for clocks that count these. Buckets must agree on the time,
+        as not each of them is looked at by every call.
+        """
+        at = int(now * 1e9 + 0.5)
+        if at > self._at:
+            self._at = at
+            return at
+        return self._at
 
     def subject(self, name: str, whose: Whose, limits: Limits, now: float) -> Subject:
         """The subject of this name, made where there is none; other limits apply at once.
@@ -105,14 +118,14 @@ class Limiter:
         """
         found = self._subjects.get(name)
         if found is None:
-            found = self._subjects[name] = Subject(name, whose, limits, _ns(now))
+            found = self._subjects[name] = Subject(name, whose, limits, self._time(now))
         elif found.limits != limits:
-            found.change(limits, _ns(now))
+            found.change(limits, self._time(now))
         return found
 
     def check(self, subjects: tuple[Subject, ...], tokens: int, now: float) -> Refusal | None:
         """Why a request of an estimated `tokens` is not admitted now; None where it is."""
-        at = _ns(now)
+        at = self._time(now)
         for subject in subjects:
             if subject.concurrent is not None and subject.in_flight >= subject.concurrent:
                 return _refusal(subjects, tokens, at)
@@ -128,7 +141,7 @@ class Limiter:
 
     def take(self, subjects: tuple[Subject, ...], tokens: int, now: float) -> None:
         """Count a request of an estimated `tokens` that `check` has just let pass."""
-        at = _ns(now)
+        at = self._time(now)
         parts = tokens * PARTS
         for subject in subjects:
             subject.in_flight += 1
@@ -153,17 +166,16 @@ class Limiter:
         for subject in subjects:
             subject.in_flight -= 1
             bucket = subject.tokens
-            if bucket is None or taken == used:
-                continue
-            at = at or _ns(now)
-            back = (parts_taken if parts_taken < bucket.full else bucket.full) - parts_used
-            level = bucket.fill(at) + back
-            bucket.level = level if level < bucket.full else bucket.full
+            if bucket is not None:
+                at = at or self._time(now)
+                back = (parts_taken if parts_taken < bucket.full else bucket.full) - parts_used
+                level = bucket.fill(at) + back
+                bucket.level = level if level < bucket.full else bucket.full
 
     def cancel(self, subjects: tuple[Subject, ...], taken: int, now: float) -> None:
         """Give a request back altogether, as if it had never been asked for."""
         self.finish(subjects, taken, 0, now)
-        at = _ns(now)
+        at = self._time(now)
         for subject in subjects:
             bucket = subject.requests
             if bucket is not None:
@@ -171,7 +183,7 @@ class Limiter:
 
     def standing(self, subjects: tuple[Subject, ...], now: float) -> Standing:
         """What is left, for the header of an answer."""
-        at = _ns(now)
+        at = self._time(now)
         requests: Bucket | None = None
         tokens: Bucket | None = None
         for subject in subjects:
@@ -186,11 +198,6 @@ class Limiter:
                 if tokens is None or level < tokens.level:
                     tokens = bucket
         return Standing(*_told(requests), *_told(tokens))
-
-
-def _ns(now: float) -> int:
-    """Seconds of the clock as the nearest nanosecond: exact for clocks that count nanoseconds."""
-    return int(now * 1e9 + 0.5)
 
 
 _UNLIMITED: tuple[int | None, int, float] = (None, 0, 0.0)

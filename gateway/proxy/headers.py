@@ -238,10 +238,7 @@ def answer(lines: list[bytes], secret: bytes, *, limited: bool = False) -> Answe
         name = line[:colon].lower()
         what = _OUTBOUND.get(name)
         if what is None:
-            if not name.startswith(_RATE_LIMITS):
-                out.append(line)
-                _remember(line)
-            elif not limited:  # not remembered: what becomes of it depends on who asked
+            if _goes_on(line, name, limited=limited):
                 out.append(line)
         elif what == _TYPE:
             found.content_type = line[colon + 1 :].partition(b";")[0].strip().lower()
@@ -262,9 +259,13 @@ def answer(lines: list[bytes], secret: bytes, *, limited: bool = False) -> Answe
     return found
 
 
-def _remember(line: bytes) -> None:
+def _goes_on(line: bytes, name: bytes, *, limited: bool) -> bool:
+    """Whether a line without a rule of its own goes on; it is remembered if it always does."""
+    if name.startswith(_RATE_LIMITS):
+        return not limited
     if len(_plain) < PLAIN_LINES_MAX and len(line) < PLAIN_LINE_BYTES_MAX:
         _plain.add(line)
+    return True
 
 
 def _joined(lines: list[bytes], listed: bytes, secret: bytes) -> bytes:
