@@ -28,13 +28,14 @@ from gateway.accounts import secret as server_secret
 from gateway.accounts.accounts import Accounts
 from gateway.accounts.upstream_settings import UpstreamSettings
 from gateway.accounts.vault import Vault
-from gateway.admin import local_socket
-from gateway.admin.verbs import Context
+from gateway.admin import http_api, local_socket
+from gateway.admin.authentication import Authentication
+from gateway.admin.context import Context
 from gateway.alerts import sender
 from gateway.alerts.daily import Daily, thresholds_of
 from gateway.alerts.sender import Alerts, Around
 from gateway.alerts.sent import Sent
-from gateway.api import callers, models, operations, receipts
+from gateway.api import account, callers, models, operations, receipts
 from gateway.config import Config
 from gateway.control import Control
 from gateway.demo import server as demo
@@ -95,7 +96,6 @@ class Gateway:
     async def _build(self) -> None:
         config, stack = self.config, self._stack
         secret = server_secret.load(config.store.path)
-        vault = Vault.load(config.store.path)
         self.tls = tls_context(config.server)
         channels = sender.channels(config.alerts)
         self.ledger = ledger = await Ledger.open(
@@ -105,6 +105,8 @@ class Gateway:
             on_fatal=self._on_fatal,
         )
         stack.push_async_callback(ledger.close)
+        # After the store's lock is held: the command may have been rotating the master key.
+        vault = Vault.load(config.store.path)
         self.metrics = Metrics()
         ledger.on_commit = self.metrics.committed
         self.accounts = await Accounts.load(ledger, secret, config.keys.prefix)
@@ -123,7 +125,14 @@ class Gateway:
         self.alerts.start()
         stack.push_async_callback(self.alerts.stop)
         context = Context(
-            self.accounts, ledger, secret, upstreams=self.settings, operations=self.control
+            self.accounts,
+            ledger,
+            secret,
+            upstreams=self.settings,
+            operations=self.control,
+            config=lambda: self.services.config,
+            catalog=lambda: self.control.catalog,
+            user_changed=self.control.watch_user,
         )
         self.proxy = Proxy(self.services)
         self.pages = self._pages(context)
@@ -205,7 +214,6 @@ class Gateway:
         app = web.Application(middlewares=[_refusals])
         app[callers.PROXY] = self.proxy
         app[receipts.LEDGER] = self.ledger
-        app[models.CATALOG] = self.control.catalog
         for prefix in ("/v1", "/api/v1", "/v1/v1", "/api/v1/v1"):
             app.router.add_get(f"{prefix}/receipts", receipts.listing)
             app.router.add_get(f"{prefix}/receipts/{{id}}", receipts.show)
@@ -220,6 +228,9 @@ class Gateway:
         app.router.add_get("/openapi.json", operations.openapi)
         if not self.config.server.metrics_port:
             app.router.add_get("/metrics", operations.metrics)
+        app[account.ACCOUNTS] = self.accounts
+        account.register(app)
+        http_api.register(app, context, Authentication(self.accounts, lambda: self.services.config))
         return app
 
     async def _listen(self) -> None:

@@ -30,6 +30,7 @@ from gateway.alerts.sender import Alerts
 from gateway.config import Config
 from gateway.errors import ConfigError
 from gateway.ledger.catalog import Catalog
+from gateway.ledger.records import User
 from gateway.proxy import providers
 from gateway.proxy.breaker import BreakerView
 from gateway.proxy.key_pool import KeyView
@@ -123,6 +124,11 @@ class Control:
         services = self._services
         thresholds = thresholds_of(services.config, self._accounts.list_users())
         services.daily.set_thresholds(thresholds, services.wall_ms())
+
+    def watch_user(self, user: User) -> None:
+        """Take a user's own threshold."""
+        services = self._services
+        services.daily.set_user_threshold(user.id, user.daily_alert_nano_usd, services.wall_ms())
 
     def _built(self, config: Config, catalog: Catalog) -> tuple[dict[str, Provider], Router]:
         settings = self._settings

@@ -20,13 +20,12 @@ from aiohttp import web
 from gateway.api.callers import PROXY, caller_of, family_of, json_answer
 from gateway.config import Family
 from gateway.errors import GatewayError
-from gateway.ledger.catalog import Catalog, Model
+from gateway.ledger.catalog import Model
 from gateway.ledger.prices import CLASSES, Price, shown
 from gateway.proxy.handler import Proxy
 from gateway.proxy.routing import Router, Target
 from gateway.proxy.services import Caller
 
-CATALOG: web.AppKey[Catalog] = web.AppKey("catalog", Catalog)
 PAGE_MAX = 1000
 
 
