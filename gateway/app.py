@@ -41,14 +41,13 @@ from gateway.control import Control
 from gateway.demo import server as demo
 from gateway.errors import ConfigError, GatewayError
 from gateway.ledger.catalog import Catalog
-from gateway.ledger.prices import PriceOf
 from gateway.ledger.writer import Ledger
 from gateway.limits.limiter import Limiter
 from gateway.metrics import Metrics
 from gateway.proxy import guard
 from gateway.proxy.handler import Proxy
 from gateway.proxy.health import Health
-from gateway.proxy.routing import Router, Target
+from gateway.proxy.routing import Router
 from gateway.proxy.server import ClientServer
 from gateway.proxy.services import Services
 from gateway.proxy.upstream import Upstreams
@@ -165,7 +164,6 @@ class Gateway:
             daily=Daily(thresholds, self.alerts.crossed, self._stop_provider),
             upstreams=upstreams,
             metrics=self.metrics,
-            price_of=self._price_of,
             owner_hash=owner_hash(secret),
             log_request=logs.log_request if config.log.requests else None,
         )
@@ -206,9 +204,6 @@ class Gateway:
     def _providers_up(self) -> list[tuple[str, bool]]:
         health, now = self.services.health, self.services.time()
         return [(name, health.up(one, now)) for name, one in self.services.providers.items()]
-
-    def _price_of(self, target: Target) -> PriceOf:
-        return self.control.catalog.price_of(target.provider.catalog_name)
 
     def _pages(self, context: Context) -> web.Application:
         app = web.Application(middlewares=[_refusals])

@@ -28,7 +28,7 @@ from gateway.ledger.writer import Ledger
 
 _log = logging.getLogger("gateway.admin")
 
-_AT = re.compile(r"^(?P<what>.*?) - at `(?:key in )?\$\.?(?P<path>[^`]*)`$", re.DOTALL)
+_AT = re.compile(r"^(?P<what>.*?) - at `(?:key` in `)?\$\.?(?P<path>[^`]*)`$", re.DOTALL)
 _NAMED = re.compile(r"^Object (?P<what>contains unknown|missing required) field `(?P<field>[^`]*)`")
 _FIELD = re.compile(r"^(?P<field>[a-z_]+)(?:[.\[][^:]*)?: ")
 

@@ -5,9 +5,10 @@ can go in and come out, each at the dearest class that can apply, at the dearest
 reached. The sum itself is `prices.cost`'s, so both round alike. Pure, integer nano-USD; called by
 admission for the first target and again, with the same demand, for each further one.
 
-Not bounded: what a vendor charges besides tokens (`Model.charges_besides`), side passes on other
-models, tokens that a provider-run tool loop takes beyond the context, and output beyond
-`default_output` where the request names no limit and the catalog knows none below it.
+Not bounded: what a vendor charges besides tokens (`Model.charges_besides`), side passes, input that
+a provider reads several times over in tools or modes of its own, reasoning that a vendor does not
+count towards the limit on output (xAI), and output beyond `default_output` where the request names
+no limit.
 """
 
 from gateway.ledger.catalog import Model

@@ -34,7 +34,7 @@ def close(
         if caller.key is not None:
             model_multiplier = services.router.multiplier(target)
         if metered is not None and metered.usage is not None and metered.usage.billed_besides:
-            price_of = services.price_of(target)
+            price_of = services.router.price_of(target)
     bill = settlement.bill(
         ended,
         metered,

@@ -13,7 +13,7 @@ from typing import assert_never
 import orjson
 
 from gateway.config import Family
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Stage
 from gateway.proxy.endpoints import Endpoint
 
 _OPENAI_TYPES = {
@@ -111,6 +111,12 @@ def document(error: GatewayError, family: Family, request_id: str | None) -> dic
             }
         }
     assert_never(family)
+
+
+def all_failed(stage: Stage, why: str = "") -> GatewayError:
+    """The 503 of a call that no target answered; the receipt tells what became of each."""
+    message = f"All upstream providers failed; {why}" if why else "All upstream providers failed"
+    return GatewayError("upstream_error", message, stage=stage, retry_after_s=1)
 
 
 def headers(error: GatewayError) -> bytes:

@@ -41,10 +41,10 @@ class Exchange:
     __slots__ = (
         "_attempt_at", "_drain_timer", "_gone", "_own_from", "_own_s", "_relay", "answer_status",
         "attempts", "bodyless", "bodyless_length", "caller", "claim", "connect_s", "connection",
-        "content_length", "down", "endpoint", "first_byte_at", "id", "key", "keys_tried", "model",
-        "more", "opening", "probe", "ready_at", "secret", "sent_at", "services", "settled", "size",
-        "started_at", "stream", "strip_usage", "target", "ticket", "uploading",
-        "upstream_request_id", "watcher",
+        "content_length", "down", "endpoint", "first_byte_at", "hurried", "id", "key",
+        "keys_tried", "model", "more", "opening", "probe", "ready_at", "secret", "sent_at",
+        "services", "settled", "size", "started_at", "stream", "strip_usage", "target", "ticket",
+        "uploading", "upstream_request_id", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,8 @@ class Exchange:
         self.key: PoolKey | None = None
         """The provider's key in use, where the gateway's own are."""
         self.keys_tried = 0
+        self.hurried = False
+        """Whether the attempt was given less time than its target's own limit."""
         self.probe: Probe | None = None
         self.attempts: list[Attempt] = []
         self.target: Target | None = None
@@ -355,7 +357,7 @@ class Exchange:
             return
         deadline_s = self.services.config.upstream.deadline_seconds
         if self._others_failed() and self.services.time() < self.started_at + deadline_s:
-            failure = _all_failed(failure.stage)
+            failure = errors.all_failed(failure.stage)
         self._fail(failure)
 
     def _given_up(self, outcome: Stage, status: int) -> None:
@@ -365,7 +367,7 @@ class Exchange:
         if self.more:
             self._resolve("next")
         else:
-            self._fail(_all_failed(outcome))
+            self._fail(errors.all_failed(outcome))
 
     def _others_failed(self) -> bool:
         """Whether this is not the first target tried: none of several has the last word."""
@@ -373,12 +375,15 @@ class Exchange:
         name = (self.target.provider.name, self.target.model)
         return any((one.provider, one.model) != name for one in self.attempts)
 
+    def give_up(self, error: GatewayError) -> None:
+        """No time is left for the attempt that was to begin: nothing is said of its target."""
+        self._fail(error)
+
     def passed_over(self, target: Target, error: GatewayError, *, more: bool) -> None:
         """A target may not be tried: its keys rest, or its price is more than can be held."""
         name = target.provider.name
         if self.attempts:
-            told = f"All upstream providers failed; {name} was passed over: {error.message}"
-            error = GatewayError("upstream_error", told, stage=error.stage, retry_after_s=1)
+            error = errors.all_failed(error.stage, f"{name} was passed over: {error.message}")
         self.attempts.append(Attempt(name, target.model, error.stage, None, 0.0))
         if not more:
             self._fail(error)
@@ -503,6 +508,8 @@ class Exchange:
         services.metrics.attempts.child(target.provider.name, outcome)[0] += 1
         if self.caller.key is not None:
             first_byte_s = self.first_byte_at - self.sent_at if self.first_byte_at else None
+            if self.hurried and outcome == "upstream_timeout":
+                outcome = "gateway"  # it was given less time than its own: no failure of its own
             services.health.attempted(target, outcome, status, first_byte_s, now, self.probe)
             self.probe = None
 
@@ -541,9 +548,3 @@ class Exchange:
             self.probe = None
         entry = closing.close(self, ended, metered, status, http_status, failure)
         self.services.ledger.finish(entry, durable)
-
-
-def _all_failed(stage: Stage) -> GatewayError:
-    return GatewayError(
-        "upstream_error", "All upstream providers failed", stage=stage, retry_after_s=1
-    )

@@ -122,18 +122,13 @@ class Sender:
         upstream = self.services.config.upstream
         left_s = exchange.started_at + upstream.deadline_seconds - self.services.time()
         if left_s <= 0:
-            exchange.more = False
-            exchange.attempt_failed(
-                GatewayError(
-                    "upstream_timeout",
-                    f"No answer within {upstream.deadline_seconds:g} s over all attempts",
-                    stage="upstream_timeout",
-                )
-            )
+            told = f"No answer within {upstream.deadline_seconds:g} s over all attempts"
+            exchange.give_up(GatewayError("upstream_timeout", told, stage="upstream_timeout"))
             return await verdict_to_come
+        exchange.hurried = left_s < target.base.origin.first_byte_s
         connection = await self._connection(exchange, target, fresh=fresh, left_s=left_s)
         if connection is not None:
-            if left_s < target.base.origin.first_byte_s:
+            if exchange.hurried:
                 connection.first_byte_by = self.services.loop.time() + left_s
             exchange.send(connection, data)
         return await verdict_to_come

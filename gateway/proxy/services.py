@@ -17,13 +17,12 @@ from gateway.config import Config
 from gateway.errors import GatewayError
 from gateway.ledger import ids
 from gateway.ledger.entry import Entry, Opening
-from gateway.ledger.prices import PriceOf
 from gateway.ledger.records import Key, User
 from gateway.limits.limiter import Limits, Refusal, Standing, Subject, Whose
 from gateway.metrics import Metrics
 from gateway.proxy.health import Health
 from gateway.proxy.providers import Provider
-from gateway.proxy.routing import Router, Target
+from gateway.proxy.routing import Router
 from gateway.proxy.upstream import Upstreams
 
 if TYPE_CHECKING:
@@ -128,7 +127,6 @@ class Services:
         daily: Daily,
         upstreams: Upstreams,
         metrics: Metrics,
-        price_of: Callable[[Target], PriceOf],
         owner_hash: Callable[[bytes], str],
         log_request: Callable[[Entry, Caller], None] | None,
     ) -> None:
@@ -143,7 +141,6 @@ class Services:
         self.daily = daily
         self.upstreams = upstreams
         self.metrics = metrics
-        self.price_of = price_of
         self.owner_hash = owner_hash
         self.log_request = log_request
         self.loop = asyncio.get_running_loop()

@@ -70,7 +70,15 @@ class _Part(_Strict):
     """A part of content, in chat and in Responses."""
 
     type: Literal[
-        "text", "refusal", "image_url", "input_audio", "input_text", "output_text", "input_image"
+        "text",
+        "refusal",
+        "image_url",
+        "input_audio",
+        "input_text",
+        "output_text",
+        "input_image",
+        "summary_text",
+        "reasoning_text",
     ]
     text: Raw = _ABSENT
     refusal: Raw = _ABSENT
@@ -98,6 +106,7 @@ class _Message(_Strict):
     reasoning: Raw = _ABSENT
     reasoning_content: Raw = _ABSENT
     reasoning_details: Raw = _ABSENT
+    reasoning_signature: Raw = _ABSENT
     prefix: Raw = _ABSENT
     partial: Raw = _ABSENT
     cache_control: Raw = _ABSENT
@@ -127,6 +136,19 @@ class _Item(_Strict):
     encrypted_content: str | None = None
 
 
+class _Reasoning(_Strict):
+    """How much to think. In a `mode` of its own a model reads the input several times over."""
+
+    effort: Raw = _ABSENT
+    summary: Raw = _ABSENT
+    generate_summary: Raw = _ABSENT
+    context: Raw = _ABSENT
+    max_tokens: Raw = _ABSENT
+    enabled: Raw = _ABSENT
+    exclude: Raw = _ABSENT
+    mode: Literal["standard"] | None = None
+
+
 class _Tool(msgspec.Struct, gc=False):
     """Everything about a function that its caller runs is text."""
 
@@ -136,6 +158,7 @@ class _Tool(msgspec.Struct, gc=False):
 _MESSAGES = msgspec.json.Decoder(list[_Message])
 _INPUT = msgspec.json.Decoder(str | list[_Item] | None)
 _TOOLS = msgspec.json.Decoder(list[_Tool] | None)
+_REASONING = msgspec.json.Decoder(_Reasoning | None)
 
 CHAT = _names(
     "model messages stream stream_options max_tokens max_completion_tokens n best_of tools "
@@ -175,7 +198,7 @@ def chat(fields: Fields, found: Found) -> None:
                 found.cached(message.cache_control)
     if "cache_control" in fields:
         found.cached(fields["cache_control"])
-    _tools(fields, found)
+    _settings(fields, found)
 
 
 def _parts(parts: list[_Part], found: Found) -> None:
@@ -189,7 +212,9 @@ def _parts(parts: list[_Part], found: Found) -> None:
             found.cached(part.cache_control)
 
 
-def _tools(fields: Fields, found: Found) -> None:
+def _settings(fields: Fields, found: Found) -> None:
+    if "reasoning" in fields:
+        _REASONING.decode(fields["reasoning"])
     if "tools" in fields:
         _TOOLS.decode(fields["tools"])
         found.tool_prompts = 1
@@ -210,7 +235,7 @@ def responses(fields: Fields, found: Found) -> None:
                 _parts(item.output, found)
             if item.type == "reasoning" and not (item.encrypted_content or item.content):
                 found.unbounded = True  # kept by the provider, here by its id
-    _tools(fields, found)
+    _settings(fields, found)
 
 
 def completions(fields: Fields, found: Found) -> None:
