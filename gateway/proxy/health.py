@@ -184,17 +184,18 @@ class Health:
     ) -> None:
         """How an attempt with a gateway key ended; `outcome` is that of its `Attempt`.
 
-        A connection refused, a timeout, 408, 5xx, an answer or a stream that broke: a failure. A
-        whole answer, or a 4xx that is the caller's own: the target lives. A key that was refused
-        (`key_refused` has it), a client that left, a fault of our own: no verdict.
+        A connection refused, a timeout, 408, 5xx, an answer or a stream that broke or that cannot
+        be read: a failure. A whole answer, or a 4xx that is the caller's own: the target lives. A
+        key that was refused (`key_refused` has it), a client that left, a fault of our own: no
+        verdict.
         """
         if outcome == "succeeded":
             self.succeeded(target, first_byte_s, now)
         elif outcome in _FAILED_STAGES:
             self.failed(target, now, probe)
-        elif outcome == "upstream_status" and status is not None and status not in _KEY_STATUSES:
-            if status >= 500 or status == 408:
-                self.failed(target, now, probe)
+        elif outcome == "upstream_status" and status not in _KEY_STATUSES:
+            if status is None or status >= 500 or status == 408 or status < 400:
+                self.failed(target, now, probe)  # without an error's status: it was no answer
             else:
                 self.succeeded(target, None, now)
         elif probe is not None:
