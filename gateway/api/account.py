@@ -7,7 +7,7 @@ routes; the application gives it `ACCOUNTS`, and the ledger as `receipts.LEDGER`
 import msgspec
 from aiohttp import web
 
-from gateway.accounts import statement
+from gateway.accounts import codes, keys, statement
 from gateway.accounts.accounts import Accounts
 from gateway.accounts.amounts import Money, money
 from gateway.accounts.statement import Asked
@@ -102,6 +102,8 @@ async def redeem(request: web.Request) -> web.Response:
         raise GatewayError(
             "invalid_request", f'expected {{"code": "…"}}: {exc}', param="code"
         ) from None
+    if keys.check(codes.PREFIX, asked.code.strip()) == "malformed":
+        raise GatewayError("invalid_request", "This is no code: check it for a typo", param="code")
     try:
         code, balance = await request.app[ACCOUNTS].redeem(user.name, asked.code)
     except Missing as exc:

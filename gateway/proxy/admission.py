@@ -3,6 +3,8 @@
 Everything that can refuse a request before it is sent is here; a refusal is a `GatewayError`.
 """
 
+import hmac
+
 import msgspec
 
 from gateway.config import Family
@@ -99,6 +101,10 @@ class Admission:
             if key.admin:
                 raise GatewayError("permission_denied", "An admin's key is for /admin/v1 alone")
             return self._key_caller(key, slot, cors)
+        token = services.config.admin.token.encode()
+        if token and hmac.compare_digest(credential, token):
+            # Taken for a caller's own key, it would go to a provider.
+            raise GatewayError("permission_denied", "The admin token is for /admin/v1 alone")
         if not services.config.byok.enabled:
             raise GatewayError("invalid_api_key", "Only keys issued by this gateway are accepted")
         return Caller(services.owner_hash(credential), None, slot, credential, "1", cors)
