@@ -254,7 +254,7 @@ class _Source(_Strict):
     """What an image or a document holds, where it is in the body and bounded by its bytes."""
 
     type: Literal["base64", "text"]
-    media_type: _ImageType | Literal["text/plain"]
+    media_type: Annotated[str, Meta(pattern=r"\A(image/|text/plain\Z)")]
     data: Raw
 
 
