@@ -223,8 +223,10 @@ class Health:
         self, target: Target, key: PoolKey, status: int, lines: Sequence[bytes], now: float
     ) -> None:
         """A provider refused a key: 401, 403 or 429; `lines` are the head of its answer."""
-        self.calm = False
         provider = target.provider
+        if provider.builtin:
+            return  # it refuses on request: what one caller asks for must not rest it for all
+        self.calm = False
         if status == 429:
             seconds = retry_after_s(lines, self._wall())
             if seconds > 0 and provider.pool.rest(key, seconds, now):

@@ -53,7 +53,7 @@ class Provider:
     ) -> None:
         self.name = name
         self.catalog_name = settings.catalog or name
-        demo = settings.base_url == cfg.BUILTIN_DEMO
+        self.builtin = demo = settings.base_url == cfg.BUILTIN_DEMO
         self.unmetered = settings.unmetered or demo
         self.include_usage = settings.include_usage
         self.bases = bases
