@@ -135,6 +135,7 @@ _PROXIED: tuple[tuple[str, str, str, str], ...] = (
     ("/v1/responses/{id}/cancel", "post", "Cancel a background response", "OpenAI"),
     ("/v1/embeddings", "post", "Embeddings (OpenAI)", "OpenAI"),
     ("/v1/completions", "post", "Legacy completions (OpenAI)", "OpenAI"),
+    ("/v1/moderations", "post", "Moderations (OpenAI)", "OpenAI"),
     ("/v1/messages", "post", "Messages (Anthropic), JSON or SSE", "Anthropic"),
     ("/v1/messages/count_tokens", "post", "Count tokens (Anthropic)", "Anthropic"),
     ("/v1beta/models/{model}:generateContent", "post", "Generate (Gemini)", "Gemini"),

@@ -1,7 +1,8 @@
 """A gateway with an admin API, and the ways that tests ask it."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 from harness import Answer, Running, Script, Upstream, answering, gateway_before, reply
 
 from gateway.accounts.accounts import KeySpec
+from gateway.app import Gateway
 
 TOKEN = b"admin-token-5f1d0c9b7a"
 CHAT = b'{"model":"gpt-4o","max_tokens":200,"messages":[]}'
@@ -84,3 +86,18 @@ async def admin_site(
     script = script or answering(reply(USAGE))
     async with gateway_before(directory, script, **sections) as (gateway, upstream):
         yield AdminSite(gateway, upstream)
+
+
+def canonical(path: str) -> str:
+    """A route of the router, in the one spelling that is documented."""
+    path = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", path)
+    path = re.sub(r"^/api/(?=v1)", "/", path)
+    return re.sub(r"^/(v1|v1beta)/(v1beta|v1)(?=/)", lambda match: f"/{match[2]}", path)
+
+
+def routes(gateway: Gateway) -> Iterator[tuple[str, str]]:
+    """Method and path of every page; HEAD goes with its GET."""
+    for route in gateway.pages.router.routes():
+        assert route.resource is not None
+        if route.method != "HEAD":
+            yield route.method, route.resource.canonical

@@ -60,25 +60,24 @@ async def test_usage_is_of_the_callers_user_alone(tmp_path: Path) -> None:
                 await site.chat(key)
         (issued,) = (await site.done("GET", "/keys?user=ann"))["data"]
 
-        async def usage(query: str, key: bytes = ann) -> dict[str, object]:
+        async def lines(query: str, key: bytes = ann) -> list[dict[str, object]]:
             answer = await site.gateway.call(f"/v1/usage{query}", method="GET", key=key)
             assert answer.status == 200, answer
-            found = answer.json()
-            assert isinstance(found, dict)
+            found = answer.json()["data"]
+            assert isinstance(found, list)
             return found
 
-        plain = await usage("")
-        (line,) = plain["data"]  # type: ignore[misc]
+        plain = await lines("")
+        (line,) = plain
         assert set(line) == {
             "day", "requests", "failed", "input_tokens", "output_tokens", "nano_usd", "amount"
         }  # fmt: skip
         assert (line["requests"], line["nano_usd"]) == (2, 2 * CHAT_NANO_USD)
         assert line["amount"] == "0.009"
-        by_key = await usage("?group_by=model,key")
-        (line,) = by_key["data"]  # type: ignore[misc]
+        (line,) = await lines("?group_by=model,key")
         assert (line["model"], line["key"]) == ("gpt-4o", issued["id"])
-        assert (await usage(f"?key_id={issued['id']}"))["data"] == plain["data"]
-        assert (await usage(f"?key_id={issued['id']}", bob))["data"] == []
+        assert await lines(f"?key_id={issued['id']}") == plain
+        assert await lines(f"?key_id={issued['id']}", bob) == []
         for query, field in (
             ("group_by=user", "group_by"),
             ("group_by=provider", "group_by"),

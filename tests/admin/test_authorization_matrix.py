@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from admin_site import CHAT, TOKEN, AdminSite, admin_site
+from admin_site import CHAT, TOKEN, AdminSite, admin_site, canonical, routes
 from harness import OWN_KEY, scenario, until
 
 from gateway.accounts import keys
@@ -105,21 +105,6 @@ class Asked(NamedTuple):
     method: str
     target: str
     body: bytes
-
-
-def canonical(path: str) -> str:
-    """A route of the router, in the one spelling that `TABLE` knows."""
-    path = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", path)
-    path = re.sub(r"^/api/(?=v1)", "/", path)
-    return re.sub(r"^/(v1|v1beta)/(v1beta|v1)(?=/)", lambda match: f"/{match[2]}", path)
-
-
-def routes(gateway: Gateway) -> Iterator[tuple[str, str]]:
-    """Method and path of every page; HEAD goes with its GET."""
-    for route in gateway.pages.router.routes():
-        assert route.resource is not None
-        if route.method != "HEAD":
-            yield route.method, route.resource.canonical
 
 
 def asked(gateway: Gateway, receipt_id: str) -> Iterator[Asked]:
