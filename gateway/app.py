@@ -132,6 +132,7 @@ class Gateway:
             config=lambda: self.services.config,
             catalog=lambda: self.control.catalog,
             user_changed=self.control.watch_user,
+            provider_resumed=self.services.health.resume,
         )
         self.proxy = Proxy(self.services)
         self.pages = self._pages(context)

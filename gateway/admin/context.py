@@ -56,7 +56,8 @@ class Context:
 
     `operations` is the running server, None where the command line opened the store itself;
     `config` and `catalog` give those of the moment; `user_changed` is told of a user whose
-    settings changed, where other parts of the server remember them.
+    settings changed, `provider_resumed` of a provider to use again, where other parts of the server
+    remember them.
     """
 
     accounts: Accounts
@@ -68,6 +69,7 @@ class Context:
     catalog: Callable[[], Catalog] = shipped_catalog
     clock_ms: Callable[[], int] = wall_clock_ms
     user_changed: Callable[[User], None] | None = None
+    provider_resumed: Callable[[str], None] | None = None
     order: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     """Held by verbs that read, then write what they read changed."""
 

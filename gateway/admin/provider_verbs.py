@@ -260,6 +260,9 @@ async def _pause(context: Context, args: ProviderNamed) -> ProviderView:
 async def _resume(context: Context, args: ProviderNamed) -> ProviderView:
     require_provider(context, args.name)
     await context.upstreams.resume(args.name)
+    if context.provider_resumed is not None:
+        # Also where it was not paused: its keys that were set aside get another chance.
+        context.provider_resumed(args.name)
     return _shown(context, args.name)
 
 

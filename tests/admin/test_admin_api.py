@@ -312,6 +312,29 @@ async def test_a_paused_provider_is_called_by_nobody_until_it_is_resumed(tmp_pat
         assert (await site.refused("POST", "/providers/nobody/pause"))[:2] == (404, "not_found")
 
 
+@scenario
+async def test_resuming_a_provider_tries_its_refused_keys_again(tmp_path: Path) -> None:
+    status = 401
+
+    async def script(call: Call) -> None:
+        await call.send(reply(USAGE, status=status))
+
+    async with admin_site(tmp_path, script) as site:
+        key = await site.user("ann", "1.00")
+        assert (await site.chat(key)).status >= 500
+
+        async def state() -> str:
+            (one,) = (await site.done("GET", "/providers"))["data"][0]["keys"]
+            return str(one["state"])
+
+        assert await state() == "set_aside"
+        status = 200
+        assert (await site.chat(key)).status == 503
+        await site.done("POST", "/providers/openai/resume")
+        assert await state() == "usable"
+        assert (await site.chat(key)).status == 200
+
+
 @pytest.mark.parametrize(
     "url",
     [
