@@ -245,7 +245,6 @@ class Shop:
             daily=self.daily,
             upstreams=self.upstreams,
             metrics=Metrics(),
-            price_of=router.price_of,
             owner_hash=lambda _: "byok:nobody",
             log_request=None,
         )

@@ -305,11 +305,11 @@ async def test_the_cap_of_a_call_is_fitted_anew_to_each_target(ada: Customer) ->
 
 async def test_a_target_above_the_cap_is_refused_though_the_balance_would_do(ada: Customer) -> None:
     body = chat("up", max_tokens=200)
-    await ada.cap(3 * CENT // 10, "up")
+    await ada.cap(CENT, "up")
     flight = ada.shop.call(ada.text, body)
     flight.fail_over()
     held = flight.claim.held
-    with pytest.raises(GatewayError, match=r"more than your cap of \$0\.003 per call"):
+    with pytest.raises(GatewayError, match=r"more than your cap of \$0\.01 per call"):
         flight.fail_over()
     assert ada.funds.held == flight.claim.held == held
 

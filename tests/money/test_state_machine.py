@@ -35,7 +35,7 @@ from gateway.ledger.entry import Entry
 from gateway.wire import demand, envelope
 from gateway.wire.neutral import Metered
 
-RUNS = 10_000 if FULL else 120
+RUNS = 10_000 if FULL else 250
 STEPS = 50
 PEOPLE = 2
 KEYS = 4
@@ -46,9 +46,13 @@ amounts = st.integers(1, 200_000_000) | st.integers(1, 2_000_000)
 token_counts = st.integers(0, 3000) | st.integers(0, 30)
 models = st.sampled_from(ALIASES)
 calls = st.tuples(
-    pick, models, st.integers(1, 2000), st.none() | st.integers(1, 2000),
-    st.none() | st.integers(1, 3),
+    st.tuples(
+        pick, models, st.integers(1, 2000), st.none() | st.integers(1, 2000),
+        st.none() | st.integers(1, 3),
+    ),
+    st.sampled_from((1, 1, 5)),
 )  # fmt: skip
+"""A call, and how many of it come at once."""
 ends = st.tuples(
     pick, st.sampled_from(ROWS), st.tuples(token_counts, token_counts), token_counts,
     st.integers(0, 9000),
@@ -89,7 +93,7 @@ class Money(RuleBasedStateMachine):
 
     # --- people, keys and what the operator does
 
-    @initialize(nano=st.sampled_from((10**9, 10**8, 1)))
+    @initialize(nano=st.sampled_from((10**9, 3 * 10**8, 3 * 10**7, 1)))
     def open_for_business(self, nano: int) -> None:
         for number in range(PEOPLE):
             user = self._run(self.shop.accounts.create_user(f"person-{number}"))
@@ -236,7 +240,9 @@ class Money(RuleBasedStateMachine):
         """Calls come, fail over and end, several at once."""
         for what, details in events:
             if what == "call":
-                self._call(*details)
+                call, times = details
+                for _ in range(times):
+                    self._call(*call)
             elif self.flights and what == "fail over":
                 self._fail_over(*details)
             elif self.flights:
