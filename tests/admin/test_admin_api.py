@@ -528,6 +528,29 @@ async def test_what_is_not_asked_rightly_is_refused_by_name(
 
 
 @scenario
+async def test_bytes_that_are_no_text_are_refused_and_answered(tmp_path: Path) -> None:
+    async with admin_site(tmp_path) as site:
+        for method, path in (
+            ("GET", "/users/%ff%fe"),
+            ("GET", "/users/%00"),
+            ("POST", "/users/%ff/suspend"),
+            ("GET", "/receipts?user=%ff"),
+            ("GET", "/usage?model=%ed%a0%80"),
+            ("DELETE", "/models/openai/%ff"),
+        ):
+            answer = await site.ask(method, path)
+            assert answer.status in (200, 400, 404), (path, answer)
+            assert answer.json()
+        await site.user("ann")
+        fields = [(b"Idempotency-Key", b"\xff\xfe")]
+        refused = await site.refused(
+            "POST", "/users/ann/credits", {"amount": "1.00"}, fields=fields
+        )
+        assert refused[:2] == (400, "invalid_request")
+        assert (await site.done("GET", "/users/ann"))["balance"]["nano_usd"] == 0
+
+
+@scenario
 async def test_a_form_of_another_site_is_no_request(tmp_path: Path) -> None:
     async with admin_site(tmp_path) as site:
         client = await site.gateway.client()
