@@ -272,6 +272,9 @@ class Gateway:
     async def _close_listeners(self) -> None:
         for listener in self._listeners:
             listener.close()
+        # Connections at rest close now. `shutdown` alone would wait for them to the end of its
+        # time, and drop in silence what their clients ask meanwhile.
+        self.server.pre_shutdown()
         await self.server.shutdown(1.0)
 
     def reload(self) -> None:

@@ -13,10 +13,10 @@ first.
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from datetime import time as time_of_day
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -232,8 +232,12 @@ class Catalog:
         self._clock = clock
         self._providers = _index(record)
         self.providers = tuple(self._providers)
-        self._look_up = lru_cache(LOOKUPS_CACHED_MAX)(self._resolve)
-        self._owners = lru_cache(LOOKUPS_CACHED_MAX)(self._resolve_everywhere)
+        # Not of methods: a catalog that its own caches hold would outlive its reload, half a
+        # megabyte each time, as the cycle collector seldom looks.
+        self._look_up = lru_cache(LOOKUPS_CACHED_MAX)(partial(_resolve, self._providers))
+        self._owners = lru_cache(LOOKUPS_CACHED_MAX)(
+            partial(_resolve_everywhere, self._providers, self._look_up)
+        )
 
     @classmethod
     def load(cls, path: str | None = None, *, clock: Callable[[], float] = time.time) -> "Catalog":
@@ -292,28 +296,34 @@ class Catalog:
     def _now(self, listed: _Listed) -> Model:
         return listed.at(self._clock()) if isinstance(listed, _Scheduled) else listed
 
-    def _resolve(self, provider: str, model: str) -> _Listed | None:
-        known = self._providers.get(provider)
-        if known is None:
-            return None
-        own = _first_match(known, model)
-        if own is not None:
-            return own
-        for other in known.fallback:
-            found = _first_match(self._providers[other], model)
-            if found is not None:
-                return _relabelled(found, provider)
-        return None
 
-    def _resolve_everywhere(self, model: str) -> tuple[tuple[str, _Listed], ...]:
-        own: list[tuple[str, _Listed]] = []
-        borrowed: list[tuple[str, _Listed]] = []
-        for provider, known in self._providers.items():
-            found = self._look_up(provider, model)
-            if found is not None:
-                direct = _first_match(known, model) is not None
-                (own if direct else borrowed).append((provider, found))
-        return (*own, *borrowed)
+def _resolve(providers: Mapping[str, _Provider], provider: str, model: str) -> _Listed | None:
+    known = providers.get(provider)
+    if known is None:
+        return None
+    own = _first_match(known, model)
+    if own is not None:
+        return own
+    for other in known.fallback:
+        found = _first_match(providers[other], model)
+        if found is not None:
+            return _relabelled(found, provider)
+    return None
+
+
+def _resolve_everywhere(
+    providers: Mapping[str, _Provider],
+    look_up: Callable[[str, str], _Listed | None],
+    model: str,
+) -> tuple[tuple[str, _Listed], ...]:
+    own: list[tuple[str, _Listed]] = []
+    borrowed: list[tuple[str, _Listed]] = []
+    for provider, known in providers.items():
+        found = look_up(provider, model)
+        if found is not None:
+            direct = _first_match(known, model) is not None
+            (own if direct else borrowed).append((provider, found))
+    return (*own, *borrowed)
 
 
 _COMPACT_DATE = re.compile(r"([-@])(20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])\Z")

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import resource
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -115,6 +116,10 @@ class Gateway:
         self.log: list[str] = []
         self.expected_errors = re.compile("(?!)")
         """Errors in the log that a test brings about on purpose."""
+        self.environment: dict[str, str] = {}
+        """What the process finds in its environment besides ours."""
+        self.printed = directory / "printed"
+        """What it wrote to standard output, all its lives long."""
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
 
@@ -148,11 +153,13 @@ class Gateway:
         def limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (self.nofile, self.nofile))
 
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway", "serve", "--config", str(self.config),
-            cwd=REPOSITORY, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE, preexec_fn=limit,
-        )  # fmt: skip
+        with self.printed.open("ab") as out:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "gateway", "serve", "--config", str(self.config),
+                cwd=REPOSITORY, stdin=asyncio.subprocess.DEVNULL, stdout=out,
+                stderr=asyncio.subprocess.PIPE, preexec_fn=limit,
+                env=os.environ | self.environment,
+            )  # fmt: skip
         loop = asyncio.get_running_loop()
         listening: asyncio.Future[int] = loop.create_future()
         self._reading = loop.create_task(self._read_log(self._process, listening))
@@ -189,6 +196,11 @@ class Gateway:
     def terminate(self) -> None:
         assert self._process is not None
         self._process.terminate()
+
+    def hang_up(self) -> None:
+        """SIGHUP: read the configuration again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     async def stop(self) -> None:
         """SIGTERM, if it runs; the log must be free of complaints."""
