@@ -323,6 +323,8 @@ class ClientConnection(RequestHandler):
         try:
             while not self._force_close:
                 if not self._messages:
+                    if self._close:
+                        break  # closed by `pre_shutdown` while nothing waited here
                     self._waiter = self._loop.create_future()
                     try:
                         await self._waiter
