@@ -125,6 +125,17 @@ class Claim:
         caller.key_funds.settle(self.held, charged)
         self._services.limiter.finish(caller.subjects, self.tokens, tokens, now)
 
+    def cancel(self) -> None:
+        """Give all of it back, the request itself too: it was not made."""
+        services, caller = self._services, self._caller
+        self._done = True
+        if self.held:
+            assert caller.funds is not None
+            assert caller.key_funds is not None
+            caller.funds.release(self.held)
+            caller.key_funds.release(self.held)
+        services.limiter.cancel(caller.subjects, self.tokens, services.time())
+
 
 def demanded(
     endpoint: Endpoint, body: bytes, seen: Envelope | None, default_output: int

@@ -86,6 +86,9 @@ class Limiter(Protocol):
     def finish(self, subjects: tuple[Subject, ...], taken: int, used: int, now: float) -> None:
         """A request ended and used so many tokens."""
 
+    def cancel(self, subjects: tuple[Subject, ...], taken: int, now: float) -> None:
+        """A request that was taken is not made after all."""
+
     def standing(self, subjects: tuple[Subject, ...], now: float) -> Standing:
         """What is left, for the header fields of an answer."""
 
