@@ -23,6 +23,7 @@ import orjson
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 20.0
+ADMIN_TOKEN = "admin-token-of-these-tests"
 STOP_S = 10.0
 FINAL_S = 2.0
 
@@ -46,6 +47,9 @@ port = 0
 
 [store]
 path = "{directory}/gateway.db"
+
+[admin]
+token = "{admin_token}"
 
 [providers.openai]
 format = "openai"
@@ -148,6 +152,20 @@ class Site:
 
     def caller(self, name: Name) -> Caller:
         return Caller(name, self._keys[name])
+
+    def admin(self, path: str, **arguments: object) -> Any:
+        """What the admin API answers to a POST."""
+        headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
+        answer = self._http.post(f"/admin/v1{path}", headers=headers, json=arguments)
+        assert answer.status_code == 200, answer.text
+        return orjson.loads(answer.content)
+
+    def receipts(self, key: str) -> list[dict[str, Any]]:
+        """The receipts of a key's user, newest first."""
+        answer = self.get("/v1/receipts?limit=100", key)
+        assert answer.status_code == 200, answer.text
+        found: list[dict[str, Any]] = orjson.loads(answer.content)["data"]
+        return found
 
     def get(self, path: str, key: str | None) -> httpx.Response:
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
@@ -252,7 +270,9 @@ def serving(directory: Path) -> Iterator[Site]:
             _process(directory, "upstream", ["gateway.demo", "--port", "0"])
         )
         config = directory / "config.toml"
-        config.write_text(_CONFIG.format(directory=directory, upstream=upstream))
+        config.write_text(
+            _CONFIG.format(directory=directory, upstream=upstream, admin_token=ADMIN_TOKEN)
+        )
         keys: dict[Name, str] = {
             "gateway_key": _key_of(directory, "ann"),
             "gateway_key_of_another": _key_of(directory, "bob"),

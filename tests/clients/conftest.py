@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
+import node_packages
 import pytest
 from client_site import Caller, Name, Site, Watch, environment, serving
 
@@ -28,6 +30,14 @@ def gateway_key(site: Site) -> Caller:
 @pytest.fixture
 def watch() -> Watch:
     return Watch()
+
+
+@pytest.fixture(scope="session")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory in which Node's packages are installed."""
+    directory = tmp_path_factory.mktemp("node")
+    node_packages.install(directory)
+    return directory
 
 
 @pytest.fixture(autouse=True)

@@ -1,26 +1,18 @@
 """Node's `openai` and `@anthropic-ai/sdk`, unmodified, and its built-in `fetch`.
 
-`node/ask.mjs` makes one call and prints what came. The packages are those of `package-lock.json`,
-installed into a temporary directory; where Node is absent, or its packages cannot be had, the
-tests are skipped.
+`node_packages.py` installs them; where Node is absent, or its packages cannot be had, the tests
+are skipped.
 """
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import orjson
 import pytest
-from client_site import Caller, Family, Site, Used, environment
+from client_site import Caller, Family, Site, Used
+from node_packages import NODE, ask
 
 pytestmark = pytest.mark.clients
 
-NODE = Path(__file__).parent / "node"
-INSTALL_S = 120
-CALL_S = 30
 SAID = 'You said: "Grüße aus Köln 🙂".'
 TOOL = 'get_forecast {"city":"demo city","days":1}'
 
@@ -52,49 +44,6 @@ CALLS = [
     Call("fetch", "chat", "openai", SAID),
     Call("fetch", "chat_stream", "openai", SAID),
 ]
-
-
-@pytest.fixture(scope="session")
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory in which the packages are installed."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are not installed")
-    directory = tmp_path_factory.mktemp("node")
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(NODE / name, directory)
-    try:
-        done = subprocess.run(
-            ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
-            cwd=directory,
-            env=dict(os.environ),
-            capture_output=True,
-            encoding="utf-8",
-            timeout=INSTALL_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"npm ci took more than {INSTALL_S} s")
-    if done.returncode != 0 and any(f" {code}" in done.stderr for code in ("E404", "E403")):
-        pytest.fail(done.stderr[-2000:])
-    if done.returncode != 0:
-        pytest.skip(f"npm ci: {done.stderr[-300:]}")
-    return directory
-
-
-def ask(modules: Path, base_url: str, key: str, model: str, *words: str) -> dict[str, Any]:
-    done = subprocess.run(
-        ["node", str(NODE / "ask.mjs"), *words],
-        env={
-            **environment(),
-            **{"BASE_URL": base_url, "API_KEY": key, "MODEL": model, "MODULES": str(modules)},
-        },
-        capture_output=True,
-        timeout=CALL_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    said: dict[str, Any] = orjson.loads(done.stdout)
-    return said
 
 
 @pytest.mark.parametrize("call", CALLS, ids=str)

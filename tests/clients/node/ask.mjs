@@ -1,10 +1,12 @@
 // Calls a server with one client, as its users do, and prints what came as one line of JSON:
 //   node ask.mjs CLIENT CALL   with BASE_URL, API_KEY and MODEL in the environment
+// RETRIES says how often a client may try again; by default none does.
 // An error of a client is printed as {"error": {...}}; anything else ends the process with 1.
 import { createRequire } from "node:module";
 import path from "node:path";
 
 const { BASE_URL, API_KEY, MODEL, MODULES } = process.env;
+const maxRetries = Number(process.env.RETRIES ?? 0);
 // The packages lie outside the source tree; import them from where they were installed.
 const from = createRequire(path.join(MODULES ?? import.meta.dirname, "index.js"));
 
@@ -23,7 +25,7 @@ function receipt(headers) {
 
 function openai() {
   const { default: OpenAI } = from("openai");
-  const client = new OpenAI({ baseURL: `${BASE_URL}/v1`, apiKey: API_KEY, maxRetries: 0 });
+  const client = new OpenAI({ baseURL: `${BASE_URL}/v1`, apiKey: API_KEY, maxRetries });
   const messages = [{ role: "user", content: TEXT }];
   const tools = [{ type: "function", function: { name: "get_forecast", parameters: PARAMETERS } }];
   return {
@@ -117,7 +119,7 @@ function openai() {
 
 function anthropic() {
   const { default: Anthropic } = from("@anthropic-ai/sdk");
-  const client = new Anthropic({ baseURL: BASE_URL, apiKey: API_KEY, maxRetries: 0 });
+  const client = new Anthropic({ baseURL: BASE_URL, apiKey: API_KEY, maxRetries });
   const asked = { model: MODEL, max_tokens: 300, messages: [{ role: "user", content: TEXT }] };
   return {
     async messages() {
