@@ -24,6 +24,9 @@ BUILTIN_DEMO = "builtin:demo"
 
 ENV_PREFIX = "env:"
 
+ADMIN_TOKEN_CHARS_MIN = 20
+"""A token may do everything, and can be tried from afar."""
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 40)]
@@ -322,6 +325,7 @@ def _check(config: Config) -> None:
         _check_provider(name, provider)
     for alias, model in config.models.items():
         _check_model(config, alias, model)
+    _check_admin(config.admin)
     _check_alerts(config.alerts)
     families: tuple[Family, ...] = ("openai", "anthropic", "gemini")
     for family in families:
@@ -329,6 +333,14 @@ def _check(config: Config) -> None:
         known = config.providers.get(owner)
         if known is not None and known.format not in (family, "all"):
             raise ConfigError(f"byok.{family}: provider {owner} speaks {known.format}")
+
+
+def _check_admin(admin: Admin) -> None:
+    if admin.token and len(admin.token) < ADMIN_TOKEN_CHARS_MIN:
+        raise ConfigError(
+            f"admin.token: expected at least {ADMIN_TOKEN_CHARS_MIN} characters, such as "
+            "`openssl rand -hex 32` gives"
+        )
 
 
 def _check_alerts(alerts: Alerts) -> None:

@@ -20,7 +20,7 @@ import msgspec
 import uvloop
 
 from gateway import config as cfg
-from gateway.accounts.accounts import UNLIMITED, KeySpec
+from gateway.accounts.changes import UNLIMITED, KeySpec
 from gateway.app import Gateway
 
 P = ParamSpec("P")
@@ -479,7 +479,9 @@ async def serving(
 ) -> AsyncIterator[Running]:
     """A gateway with this configuration, from the file at `path`; a ledger that fails fails."""
     fatal: list[BaseException] = []
-    gateway = Gateway(cfg.parse(text), on_fatal=fatal.append, path=path and str(path))
+    gateway = Gateway(
+        cfg.parse(text), on_fatal=fatal.append, path=None if path is None else str(path)
+    )
     await gateway.start()
     running = Running(gateway)
     try:

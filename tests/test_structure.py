@@ -53,8 +53,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors", "config", "ledger", "accounts", "alerts", "admin", "proxy", "logs",
     },
     "app": {
-        "errors", "config", "control", "wire", "limits", "ledger", "metrics", "accounts", "alerts", "admin",
-        "proxy", "api", "web", "logs", "first_run", "demo",
+        "errors", "config", "control", "wire", "limits", "ledger", "metrics", "accounts",
+        "alerts", "admin", "proxy", "api", "web", "logs", "first_run", "demo",
     },
     "cli": {"errors", "config", "unit", "admin", "app"},
     "packaging": {"__version__", "cli"},

@@ -10,8 +10,8 @@ import pytest
 from accounts_site import PREFIX, SECRET, Clock, opened
 
 from gateway.accounts import codes, keys
-from gateway.accounts.accounts import Accounts, KeySpec
-from gateway.accounts.changes import KeyChanges, UserChanges
+from gateway.accounts.accounts import Accounts
+from gateway.accounts.changes import KeyChanges, KeySpec, UserChanges
 from gateway.errors import Conflict, Missing
 from gateway.ledger.records import Key
 from gateway.ledger.writer import Ledger

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from harness import Answer, Running, Script, Upstream, answering, gateway_before, reply
 
-from gateway.accounts.accounts import KeySpec
+from gateway.accounts.changes import KeySpec
 from gateway.app import Gateway
 
 TOKEN = b"admin-token-5f1d0c9b7a"

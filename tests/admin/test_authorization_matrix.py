@@ -14,7 +14,7 @@ from admin_site import CHAT, TOKEN, AdminSite, admin_site, canonical, routes
 from harness import OWN_KEY, scenario, until
 
 from gateway.accounts import keys
-from gateway.accounts.accounts import KeySpec
+from gateway.accounts.changes import KeySpec
 from gateway.app import Gateway
 from gateway.proxy import endpoints
 

@@ -23,7 +23,7 @@ from harness import (
     scenario,
 )
 
-from gateway.accounts.accounts import KeySpec
+from gateway.accounts.changes import KeySpec
 from gateway.app import raise_nofile
 from gateway.ledger import money
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from harness import OWN_KEY, Answer, Call, answering, gateway_before, reply, scenario
 
-from gateway.accounts.accounts import KeySpec
+from gateway.accounts.changes import KeySpec
 from gateway.metrics import LABEL_SETS_MAX, OTHER, Counter, Histogram, Metrics
 
 CHAT = b'{"model":"gpt-4o","messages":[]}'

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from harness import Answer, Call, Running, Upstream, gateway_before, reply, scenario
 
-from gateway.accounts.accounts import KeySpec
+from gateway.accounts.changes import KeySpec
 from gateway.ledger import money
 from gateway.ledger.catalog import Catalog
 from gateway.proxy.health import PAUSED_RETRY_SECONDS

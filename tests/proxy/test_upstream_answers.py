@@ -18,7 +18,7 @@ from harness import (
 )
 
 CHAT = b'{"model":"gpt-4o","messages":[]}'
-USAGE = b'{"id":"c","usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}, "temperature": 1.10 }'
+USAGE = b'{"id":"c","usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}, "n": 1.10 }'
 AUDIO = bytes(range(256)) * 600
 SSE = b'data: {"id":"c","choices":[{"delta":{"content":"Hi"}}]}\n\ndata: [DONE]\n\n'
 
