@@ -26,7 +26,9 @@ TURNING = "turning"
 """The name whose target the configuration changes."""
 
 GIVE_UP_S = 20.0
-REFUSED_PAUSE_S = 0.1
+REFUSED_PAUSE_S = 0.2
+AT_ONCE_MAX = 4000
+"""More than this under way says that this machine cannot keep up, and would only make it worse."""
 THINK_S = 0.6
 _CREDENTIAL = re.compile(
     rb"\r\n(?:authorization: bearer|x-api-key:|x-goog-api-key:) *([^\r]+)", re.IGNORECASE
@@ -90,6 +92,7 @@ class Load:
             wait_s = begun + self.asked / RATE - loop.time()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
+            assert len(self._asking) < AT_ONCE_MAX, f"only {len(self.answered)} of {self.asked}"
             self.asked += 1
             task = loop.create_task(self._ask(self._new()))
             self._asking.add(task)

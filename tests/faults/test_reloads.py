@@ -15,7 +15,7 @@ import orjson
 import pytest
 from fault_client import Answer, ask
 from fault_gateway import FULL, Gateway, Setup, eventually, running, scaled, seeded
-from fault_load import RATE, TURNING, Load
+from fault_load import AT_ONCE_MAX, RATE, TURNING, Load
 from fault_upstream import Script, Seen, Upstream
 
 pytestmark = pytest.mark.faults
@@ -198,7 +198,7 @@ async def test_sigterm_finishes_what_was_accepted_and_the_next_process_takes_ove
 ) -> None:
     exits = []
     async with Upstream() as upstream:
-        setup = Setup(upstream.port, drain_s=10.0)
+        setup = Setup(upstream.port, drain_s=10.0, nofile=2 * AT_ONCE_MAX + 1000)
         async with running(tmp_path, setup) as gateway:
             await restart_with(gateway, config_text(setup, gateway, 0))
             load = Load(gateway, seeded(32))
@@ -207,7 +207,7 @@ async def test_sigterm_finishes_what_was_accepted_and_the_next_process_takes_ove
             loop = asyncio.get_running_loop()
             running_load = loop.create_task(load.run())
             for term in range(TERMS):
-                await asyncio.sleep(1.0)  # a while at the full rate
+                await asyncio.sleep(1.5)  # a while at the full rate
                 before = len(load.answered)
                 if term % 2:
                     gateway.hang_up()  # a reload that the stop finds in its middle
