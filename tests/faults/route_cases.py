@@ -131,6 +131,9 @@ class Case:
     cut: float
     """Where something is cut, as a share of where it can be."""
 
+    asks_usage: bool = True
+    """Whether the client wants the chunk of a chat stream that tells the usage."""
+
     asked: list[tuple[int, int]] = field(default_factory=list)
     """What the upstreams saw, a key asked twice in a row (a stale connection) told once."""
 
@@ -140,7 +143,9 @@ class Case:
 
     @property
     def body(self) -> bytes:
-        return answers.request_body(self.kind, self.number, model=self.alias)
+        return answers.request_body(
+            self.kind, self.number, ask_usage=self.asks_usage, model=self.alias
+        )
 
     @property
     def path(self) -> str:
@@ -149,6 +154,13 @@ class Case:
 
     def reply(self, target: int, key: int) -> answers.Reply:
         return answers.reply(self.kind, self.aims[target].numbers[key])
+
+    def whole(self, target: int, key: int) -> bytes:
+        """The body of an answer as its client gets it."""
+        events = self.reply(target, key).events
+        if self.kind.format == "openai_chat" and self.kind.stream and not self.asks_usage:
+            events = (*events[:-2], events[-1])  # asked for on its way, and taken out again
+        return b"".join(events)
 
     def opening(self, target: int, key: int) -> bytes:
         """What comes of a stream that breaks before there is anything to read in it."""
@@ -281,4 +293,4 @@ def make(number: int, rng: random.Random) -> Case:
         numbers = tuple(first + index for index in range(len(keys[:KEYS_MAX])))
         provider = f"p{number}-{at}"
         aims.append(Aim(provider, catalog, models[at], tuple(keys[:KEYS_MAX]), numbers))
-    return Case(number, kind, tuple(aims), rng.random())
+    return Case(number, kind, tuple(aims), rng.random(), rng.random() < 0.5)

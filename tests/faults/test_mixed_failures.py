@@ -20,7 +20,7 @@ from fault_gateway import scaled, seeded
 from harness import Answer, Call, Running, Upstream, reply, scenario, serving
 from route_cases import STATUSES, TARGETS_MAX, WAYS, Case, Told, error_body, foretell, make
 
-from gateway.accounts.accounts import KeySpec
+from gateway.accounts.changes import KeySpec
 from gateway.ledger import money
 from gateway.ledger.catalog import Catalog
 
@@ -56,7 +56,9 @@ class Upstreams:
         if case.asked[-1:] != [asked]:
             case.asked.append(asked)
         else:
+            # Once more, and on a fresh connection, after one that had been used before.
             assert way in ("goes_stale", "closes", "resets"), (case, asked)
+            assert call.writer not in self._used, (case, asked)
         assert call.target.startswith(f"/{aim.provider}/")
         if case.kind.format == "gemini":
             assert f"/models/{aim.model}:" in call.target
@@ -170,7 +172,7 @@ def check_client(case: Case, told: Told, answer: Answer) -> None:
     reply = case.reply(*told.by)
     if way in ("answers", "goes_stale"):
         assert answer.complete
-        assert answer.body == reply.body, (case, answer)
+        assert answer.body == case.whole(*told.by), (case, answer)
     elif way in STATUSES:
         assert answer.body == error_body(number, STATUSES[way])
     elif way == "opens_with_error":
