@@ -42,7 +42,7 @@ def worst_case(
     output = demand.max_output_tokens
     each = _bounded_output(default_output if output is None else output, model)
     return _dearest(
-        demand, model.price, (_input_tokens(demand, model), each * demand.choices),
+        demand, model.price, (input_tokens(demand, model), each * demand.choices),
         rate_multiplier, model_multiplier,
     )  # fmt: skip
 
@@ -60,7 +60,7 @@ def fitting_output(
     Whatever limit the request names itself does not count. Never more than the model makes, or
     `OUTPUT_TOKENS_MAX` where that is not known.
     """
-    incoming = _input_tokens(demand, model)
+    incoming = input_tokens(demand, model)
 
     def fits(each: int) -> bool:
         tokens = (incoming, each * demand.choices)
@@ -80,7 +80,8 @@ def fitting_output(
     return least
 
 
-def _input_tokens(demand: Demand, model: Model) -> int:
+def input_tokens(demand: Demand, model: Model) -> int:
+    """The most tokens that can go in."""
     context = model.context_length
     held = (
         demand.input_bytes

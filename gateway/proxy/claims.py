@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 from gateway.errors import GatewayError
 from gateway.ledger.catalog import Model
 from gateway.ledger.prices import usd_text
-from gateway.ledger.worst_case import fitting_output, worst_case
+from gateway.ledger.worst_case import (
+    OUTPUT_TOKENS_MAX,
+    fitting_output,
+    input_tokens,
+    worst_case,
+)
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.routing import Target
 from gateway.wire import demand as wire_demand
@@ -82,11 +87,16 @@ class Claim:
                 stage="balance",
                 param="max_tokens" if fits > 0 else None,
             )
-        if bounded or (model.max_output_tokens is not None and fits >= model.max_output_tokens):
+        longest = model.max_output_tokens or model.context_length or OUTPUT_TOKENS_MAX
+        if bounded or fits >= longest:
             self.max_output_tokens = None
             return worst
-        self.max_output_tokens = fits
         default_output = self._services.config.billing.default_max_output_tokens
+        if model.max_output_tokens is None and model.context_length is not None:
+            # Upstreams refuse a bound that does not fit into the context beside the prompt.
+            room = model.context_length - input_tokens(demand, model)
+            fits = min(fits, max(room, default_output))
+        self.max_output_tokens = fits
         return worst_case(
             demand, model, default_output=min(fits, default_output),
             rate_multiplier=multipliers[0], model_multiplier=multipliers[1],
@@ -158,8 +168,12 @@ def check(services: "Services", caller: "Caller", tokens: int, now: float) -> No
 
 
 def _insufficient(worst: int, available: int, whose: str) -> GatewayError:
-    left = usd_text(available)
-    has = f"${left} is left" if whose == "balance" else f"this key's spending cap leaves ${left}"
+    left = usd_text(abs(available))
+    has = (
+        f"{'-' if available < 0 else ''}${left} is left"
+        if whose == "balance"
+        else f"this key's spending cap leaves ${left}"
+    )
     may = f"this call may cost up to ${usd_text(worst)}, " if worst else ""
     return GatewayError(
         "insufficient_balance",

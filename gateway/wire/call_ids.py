@@ -1,8 +1,8 @@
 """Ids of tool calls, spelled so that every format takes them; stateless and reversible.
 
 Anthropic allows `[A-Za-z0-9_-]{1,}` (400 for others), OpenAI chat up to 40 characters in some
-servers, others anything. An id that a writer cannot send as it is becomes `call_x` and the base32 of
-its bytes, without padding, lower case; `restored` gives the original back when the caller sends
+servers, others anything. An id that a writer cannot send as it is becomes `call_x` and the base32
+of its bytes, without padding, lower case; `restored` gives the original back when the caller sends
 it in a tool result. Gemini answers often have no ids: their reader makes them (`made`).
 """
 

@@ -1,9 +1,10 @@
-"""The Protocols a wire format's pieces satisfy.
+"""The Protocols a wire format's pieces satisfy. Sans-io: no await, no clock.
 
-Passing through: a tap watches one answer pass and never changes what the client reads, except that `StreamTap`
-takes out the one usage chunk that only the gateway asked for. Translating: a `Dialect` reads and
-writes requests, answers, streams and errors of its format, by way of the neutral model
-(`conversation.py`, `events.py`); it knows no other format. Sans-io: no await, no clock.
+Passing through: a tap watches one answer pass and never changes what the client reads, except that
+`StreamTap` takes out the one usage chunk that only the gateway asked for.
+
+Translating: a `Dialect` reads and writes requests, answers, streams and errors of its format, by
+way of the neutral model (`conversation.py`, `events.py`); it knows no other format.
 """
 
 from collections.abc import Mapping
@@ -139,7 +140,7 @@ class Dialect(Protocol):
     def read_request(self, body: bytes, *, model: str | None, stream: bool | None) -> Request:
         """Read a request; `model` and `stream` where the path says them (Gemini).
 
-        Raises `GatewayError` `invalid_request` or `unsupported_parameter`, `param` naming the field.
+        Raises `GatewayError` `invalid_request` or `unsupported_parameter`; `param` is the field.
         """
         ...
 
