@@ -168,12 +168,8 @@ def check(services: "Services", caller: "Caller", tokens: int, now: float) -> No
 
 
 def _insufficient(worst: int, available: int, whose: str) -> GatewayError:
-    left = usd_text(abs(available))
-    has = (
-        f"{'-' if available < 0 else ''}${left} is left"
-        if whose == "balance"
-        else f"this key's spending cap leaves ${left}"
-    )
+    left = f"{'-' if available < 0 else ''}${usd_text(abs(available))}"
+    has = f"{left} is left" if whose == "balance" else f"this key's spending cap leaves {left}"
     may = f"this call may cost up to ${usd_text(worst)}, " if worst else ""
     return GatewayError(
         "insufficient_balance",
