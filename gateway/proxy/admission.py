@@ -4,6 +4,7 @@ Everything that can refuse a request before it is sent is here; a refusal is a `
 """
 
 import hmac
+from typing import cast
 
 import msgspec
 
@@ -143,25 +144,33 @@ class Admission:
             return await self.plan_native(exchange, inbound, query, body)
         if seen.previous_response_id is not None:
             await self._check_state(exchange, seen.previous_response_id)
-        targets, claim = self.claim(endpoint, exchange.caller, model, body, seen)
+        ordered = cast("tuple[Target, ...] | None", exchange.down.ordered)
+        targets, claim = self.claim(endpoint, exchange.caller, model, body, seen, ordered)
         exchange.claim = claim
         return Plan(targets, body, seen, inbound, query)
 
     def claim(
-        self, endpoint: Endpoint, caller: Caller, model: str, body: bytes, seen: Envelope
+        self,
+        endpoint: Endpoint,
+        caller: Caller,
+        model: str,
+        body: bytes,
+        seen: Envelope,
+        ordered: tuple[Target, ...] | None = None,
     ) -> tuple[tuple[Target, ...], Claim | None]:
         """Where a call goes, and what it took: limits first, then model and price, then the hold.
 
-        Raises `GatewayError`; nothing is taken then. Synchronous: nothing comes in between.
+        `ordered` are the targets, where they were found for this call a moment before. Raises
+        `GatewayError`; nothing is taken then. Synchronous: nothing comes in between.
         """
         services = self.services
         now = services.time()
         if caller.key is None:
-            return self._targets(endpoint, caller, model, now), None
+            return ordered or self._targets(endpoint, caller, model, now), None
         default_output = services.config.billing.default_max_output_tokens
         demand, tokens = claims.demanded(endpoint, body, seen, default_output)
         claims.check(services, caller, tokens, now)
-        targets = self._targets(endpoint, caller, model, now)
+        targets = ordered or self._targets(endpoint, caller, model, now)
         claim = Claim(services, caller, model, demand, tokens)
         if not endpoint.metered:
             for target in targets:

@@ -97,6 +97,8 @@ class Proxy:
             # A connect takes a task, which ends with its client.
             if claim is not None:
                 claim.cancel()
+            # To be asked for the order twice would turn a weighted route by two.
+            down.ordered = plan.targets
             return False
         exchange = Exchange(services, down, endpoint, memory.caller)
         exchange.claim = claim

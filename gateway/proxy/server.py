@@ -65,7 +65,7 @@ class Downstream:
     """The client's side of one request."""
 
     __slots__ = ("_body", "_connection", "_payload", "gone", "headers", "http10", "keep_alive",
-                 "method", "path", "query", "reader")  # fmt: skip
+                 "method", "ordered", "path", "query", "reader")  # fmt: skip
 
     def __init__(
         self, connection: "ClientConnection", message: RawRequestMessage, payload: StreamReader
@@ -79,6 +79,8 @@ class Downstream:
         self.http10 = message.version == HttpVersion10
         self.keep_alive = not message.should_close
         self.reader: Reader | None = None
+        self.ordered: object = None
+        """What `Proxied.begin` keeps of a request that it leaves to `serve`."""
         self.gone: Callable[[], None] | None = None
         """Called when the client leaves; what it is given after that goes nowhere."""
 

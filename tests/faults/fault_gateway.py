@@ -17,7 +17,8 @@ import orjson
 from fault_client import Answer, ask
 
 from gateway.accounts import secret as server_secret
-from gateway.accounts.accounts import Accounts, KeySpec
+from gateway.accounts.accounts import Accounts
+from gateway.accounts.changes import KeySpec
 from gateway.ledger import money, schema, store
 from gateway.ledger.entry import Entry
 from gateway.ledger.records import VerifyResult

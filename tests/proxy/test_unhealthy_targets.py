@@ -401,6 +401,22 @@ async def test_weights_share_a_thousand_calls(tmp_path: Path) -> None:
 
 
 @scenario
+async def test_weights_hold_where_every_call_needs_a_new_connection(tmp_path: Path) -> None:
+    async def closes(call: Call) -> None:
+        await answers(call)
+        call.close()
+
+    weighted = 'strategy = "weighted"\nweights = [1, 1]'
+    does: dict[str, Behaviour] = dict.fromkeys("ab", closes)
+    async with site(tmp_path, does, targets="ab", model=weighted) as it:
+        client = await it.running.client()
+        fields = [(b"Authorization", b"Bearer " + it.key)]
+        for _ in range(40):
+            assert (await client.request("POST", CHATS, fields, CHAT)).status == 200
+        assert Counter(it.asked()) == {"a": 20, "b": 20}
+
+
+@scenario
 async def test_a_weighted_route_goes_on_to_its_other_targets(tmp_path: Path) -> None:
     weighted = 'strategy = "weighted"\nweights = [9, 1, 1]'
     async with site(tmp_path, {"a": says(500), "c": says(500)}, model=weighted) as it:
