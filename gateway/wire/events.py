@@ -41,11 +41,15 @@ class BlockStart(msgspec.Struct, frozen=True):
 
 
 class Delta(msgspec.Struct, frozen=True):
-    """More of a block: its text, a call's arguments, or its signature (whole)."""
+    """More of a block: its text, a call's arguments, or its signature (whole).
+
+    `format` says of a signature where it was issued, as `Signature.format` does.
+    """
 
     index: int
     text: str
     kind: Literal["text", "arguments", "signature"] = "text"
+    format: str = ""
 
 
 class BlockStop(msgspec.Struct, frozen=True):
