@@ -17,7 +17,7 @@ import pytest
 from harness import Answer, Call, Running, chunk, gateway_before, reply, scenario, until
 from streamed_calls import STREAMS
 
-from gateway.accounts.accounts import KeySpec
+from gateway.accounts.changes import KeySpec
 from gateway.config import Family
 from gateway.errors import CODES
 from gateway.limits.limiter import Limiter

