@@ -142,7 +142,9 @@ class Message(msgspec.Struct, frozen=True):
 class Tool(msgspec.Struct, frozen=True):
     """A function that the model may call. `schema` is JSON Schema as its bytes, None: no arguments.
 
-    `opaque` is a tool that the provider runs, or of a kind that only its format knows.
+    `opaque` is a tool that the provider runs, or of a kind that only its format knows. `grammar` is
+    the syntax ("lark", "regex") and definition that a custom tool's input keeps to. `namespace` is
+    the group by which its caller's format tells it apart: `name` begins with it.
     """
 
     name: str
@@ -152,6 +154,8 @@ class Tool(msgspec.Struct, frozen=True):
     custom: bool = False
     cache: Literal["5m", "1h"] | None = None
     opaque: Opaque | None = None
+    grammar: tuple[str, str] | None = None
+    namespace: str | None = None
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
@@ -249,7 +253,7 @@ class Choice(msgspec.Struct, frozen=True):
 class AnswerError(msgspec.Struct, frozen=True):
     """Why a provider gave no answer although it said 200, or what a 4xx or 5xx said.
 
-    `type` is the provider's word, None where it gave none.
+    `type` is the provider's word, None where it gave none; "content_filter" is any blocked prompt.
     """
 
     message: str

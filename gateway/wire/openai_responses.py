@@ -40,7 +40,7 @@ _EVENT = msgspec.json.Decoder(_Event)
 _RESPONSE = msgspec.json.Decoder(_Response)
 
 
-def _note(answer: Answer, raw: bytes | msgspec.Raw) -> bool:
+def note(answer: Answer, raw: bytes | msgspec.Raw) -> bool:
     """Take in a response object; False where it is not one."""
     response = lenient.decode(_RESPONSE, raw)
     if response is None:
@@ -80,7 +80,7 @@ class ResponsesStreamTap(SseTap):
             self._count(event, text)
             return True
         if found.response:
-            _note(self.answer, found.response)
+            note(self.answer, found.response)
         if kind in TERMINAL_EVENTS:
             self.terminal = self.answer.complete = True
         elif kind == "error" or lenient.is_object(found.error):
@@ -104,7 +104,7 @@ class ResponsesBodyTap(JsonTap):
     __slots__ = ()
 
     def _document(self, data: bytes) -> bool:
-        return _note(self.answer, data)
+        return note(self.answer, data)
 
     def _text(self, data: bytes) -> int:
         response = lenient.decode(_RESPONSE, data)
