@@ -154,6 +154,7 @@ class Provider(_Section, frozen=True):
     catalog: Name | None = None
     unmetered: bool = False
     include_usage: bool = True
+    responses: bool | None = None
     connect_seconds: Seconds | None = None
     first_byte_seconds: Seconds | None = None
     idle_seconds: Seconds | None = None

@@ -21,6 +21,7 @@ from gateway.proxy.providers import Provider
 from gateway.proxy.routing import Route, Target
 from gateway.proxy.services import Caller, Services
 from gateway.wire import envelope
+from gateway.wire.conversation import Request
 from gateway.wire.envelope import Envelope
 
 PATHS_MAX = 4096
@@ -39,6 +40,8 @@ class Plan(msgspec.Struct):
     envelope: Envelope | None
     inbound: Inbound
     query: str
+    request: Request | None = None
+    """The body read, once a target of another format has wanted it."""
 
 
 class Admission:
@@ -198,7 +201,7 @@ class Admission:
                 "model_not_allowed", f"This key is not allowed model {model}", param="model"
             )
         try:
-            return router.route(model, endpoint.family, endpoint.provider)
+            return router.route(model, endpoint.family, endpoint.provider, _translatable(endpoint))
         except GatewayError as error:
             if not endpoint.free or error.code != "unknown_model_pricing":
                 raise
@@ -268,3 +271,8 @@ class Admission:
         return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin + (
             f"Access-Control-Expose-Headers: {exposed}, retry-after\r\n"
         ).encode("latin-1")
+
+
+def _translatable(endpoint: Endpoint) -> str:
+    """The format of what may be asked of a provider of another one."""
+    return "" if endpoint.path == "responses/compact" else endpoint.format

@@ -6,12 +6,15 @@ receipt says are the same number.
 
 from typing import TYPE_CHECKING
 
+from gateway.ledger.catalog import Model
 from gateway.ledger.entry import Entry, Failure, Status
 from gateway.proxy import settlement
 from gateway.wire.neutral import Metered
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
+
+_REFUSED = frozenset(("validation", "routing", "balance", "rate_limit"))
 
 
 def close(
@@ -26,24 +29,10 @@ def close(
     services, caller, target = exchange.services, exchange.caller, exchange.target
     now = services.time()
     opening = exchange.opened()
-    known = None
-    price_of = None
-    model_multiplier = "1"
-    if target is not None and not exchange.endpoint.free:
-        known = services.router.known(target)
-        if caller.key is not None:
-            model_multiplier = services.router.multiplier(target)
-        if metered is not None and metered.usage is not None and metered.usage.billed_besides:
-            price_of = services.router.price_of(target)
-    bill = settlement.bill(
-        ended,
-        metered,
-        wire_format=exchange.endpoint.format,
-        request_bytes=opening.bytes,
-        model=known,
-        multipliers=(caller.multiplier, model_multiplier),
-        price_of=price_of,
-    )
+    wire_format = exchange.endpoint.format
+    if target is not None and target.speaks is not None:
+        wire_format = target.speaks
+    known, bill, model_multiplier = _bill(exchange, ended, metered, wire_format)
     claim = exchange.claim
     connect_s = exchange.connect_s
     own_s = exchange.own_seconds(now)
@@ -70,7 +59,8 @@ def close(
     if target is not None:
         entry.provider = target.provider.name
         entry.route_model = target.model
-        entry.route_format = exchange.endpoint.format
+        entry.route_format = wire_format
+        entry.translated = target.speaks is not None
     if exchange.first_byte_at:
         entry.first_byte_ms = (exchange.first_byte_at - exchange.started_at) * 1000
     if metered is not None:
@@ -84,6 +74,32 @@ def close(
     return entry
 
 
+def _bill(
+    exchange: "Exchange", ended: settlement.Ended, metered: Metered | None, wire_format: str
+) -> tuple[Model | None, settlement.Bill, str]:
+    """What the call costs: the model that is priced, the bill, the model's multiplier."""
+    services, caller, target = exchange.services, exchange.caller, exchange.target
+    known = None
+    price_of = None
+    model_multiplier = "1"
+    if target is not None and not exchange.endpoint.free:
+        known = services.router.known(target)
+        if caller.key is not None:
+            model_multiplier = services.router.multiplier(target)
+        if metered is not None and metered.usage is not None and metered.usage.billed_besides:
+            price_of = services.router.price_of(target)
+    bill = settlement.bill(
+        ended,
+        metered,
+        wire_format=wire_format,
+        request_bytes=exchange.opened().bytes,
+        model=known,
+        multipliers=(caller.multiplier, model_multiplier),
+        price_of=price_of,
+    )
+    return known, bill, model_multiplier
+
+
 def _account(exchange: "Exchange", entry: Entry, now: float) -> None:
     """Settle the claim and count the day's sums, as the ledger will when it writes the entry."""
     claim, key = exchange.claim, exchange.caller.key
@@ -91,7 +107,10 @@ def _account(exchange: "Exchange", entry: Entry, now: float) -> None:
     assert key is not None
     tokens = 0 if entry.usage is None else entry.usage.total_tokens
     charged = entry.cost_nano_usd or 0
-    claim.settle(charged, tokens, now)
+    if not exchange.sent_at and entry.failure is not None and entry.failure.stage in _REFUSED:
+        claim.cancel()  # nothing was sent: a refusal consumes nothing
+    else:
+        claim.settle(charged, tokens, now)
     exchange.services.daily.add(
         key.user_id, entry.provider or "", tokens, charged, entry.list_nano_usd or 0,
         entry.opening.created_ms,

@@ -15,6 +15,7 @@ import orjson
 from gateway.config import Family
 from gateway.errors import GatewayError, Stage
 from gateway.proxy.endpoints import Endpoint
+from gateway.wire.conversation import AnswerError
 
 _OPENAI_TYPES = {
     400: "invalid_request_error",
@@ -96,12 +97,7 @@ def document(error: GatewayError, family: Family, request_id: str | None) -> dic
             }
         ]
         if error.retry_after_s is not None:
-            details.append(
-                {
-                    "@type": "type.googleapis.com/google.rpc.RetryInfo",
-                    "retryDelay": f"{error.retry_after_s:g}s",
-                }
-            )
+            details.append(_retry_info(error.retry_after_s))
         return {
             "error": {
                 "code": error.status,
@@ -111,6 +107,53 @@ def document(error: GatewayError, family: Family, request_id: str | None) -> dic
             }
         }
     assert_never(family)
+
+
+def foreign_status(status: int, family: Family) -> int:
+    """The status shown for one of another family's upstream: 529 is Anthropic's alone."""
+    return 503 if status == 529 and family != "anthropic" else status
+
+
+def foreign(status: int, error: AnswerError, family: Family, request_id: str) -> bytes:
+    """The error answer of an upstream that speaks another format, in the caller's.
+
+    The message is the upstream's own; type and status word are those of the caller's format for the
+    HTTP status, `code` is the upstream's word.
+    """
+    message = error.message or f"The upstream said {status}"
+    if family == "openai":
+        kind = _OPENAI_TYPES.get(
+            status, "server_error" if status >= 500 else "invalid_request_error"
+        )
+        code = error.code or error.type
+        told: dict[str, object] = {"message": message, "type": kind, "param": None, "code": code}
+        return orjson.dumps({"error": told})
+    if family == "anthropic":
+        kind = _ANTHROPIC_TYPES.get(
+            status, "api_error" if status >= 500 else "invalid_request_error"
+        )
+        kind = "overloaded_error" if status == 529 else kind
+        return orjson.dumps(
+            {
+                "type": "error",
+                "error": {"type": kind, "message": message},
+                "request_id": request_id,
+            }
+        )
+    word = _GEMINI_STATUS.get(status, "INTERNAL" if status >= 500 else "INVALID_ARGUMENT")
+    details: list[dict[str, object]] = []
+    if error.retry_after_s is not None:
+        details.append(_retry_info(error.retry_after_s))
+    return orjson.dumps(
+        {"error": {"code": status, "message": message, "status": word, "details": details}}
+    )
+
+
+def _retry_info(seconds: float) -> dict[str, object]:
+    return {
+        "@type": "type.googleapis.com/google.rpc.RetryInfo",
+        "retryDelay": f"{seconds:g}s",
+    }
 
 
 def all_failed(stage: Stage, why: str = "") -> GatewayError:

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.errors import GatewayError, Stage
 from gateway.ledger.entry import Attempt, Failure, Opening, Status
-from gateway.proxy import closing, errors, headers, limit_lines, settlement
+from gateway.proxy import closing, errors, headers, limit_lines, relaying, settlement
 from gateway.proxy.breaker import Probe
 from gateway.proxy.claims import Claim
 from gateway.proxy.connection import Broken, Lines, UpstreamConnection
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.key_pool import PoolKey
-from gateway.proxy.passthrough import Buffered, Drained, Raw, Relay, Streamed, stage_of
+from gateway.proxy.passthrough import Drained, Relay, stage_of
 from gateway.proxy.routing import Target
 from gateway.proxy.server import Downstream, head
-from gateway.wire import registry
 from gateway.wire.neutral import Metered
+from gateway.wire.translate import Translation
 
 if TYPE_CHECKING:
     from gateway.proxy.services import Caller, Services
@@ -44,7 +44,7 @@ class Exchange:
         "content_length", "down", "endpoint", "first_byte_at", "hurried", "id", "key",
         "keys_tried", "model", "more", "opening", "probe", "ready_at", "secret", "sent_at",
         "services", "settled", "size", "started_at", "stream", "strip_usage", "target", "ticket",
-        "uploading", "upstream_request_id", "watcher",
+        "translation", "uploading", "upstream_request_id", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,8 @@ class Exchange:
         self.key: PoolKey | None = None
         """The provider's key in use, where the gateway's own are."""
         self.keys_tried = 0
+        self.translation: Translation | None = None
+        """Set for an attempt whose target speaks another format than the caller."""
         self.hurried = False
         """Whether the attempt was given less time than its target's own limit."""
         self.probe: Probe | None = None
@@ -259,7 +261,8 @@ class Exchange:
                 "upstream_status",
             )
             return
-        self._choose(status, headers.answer(lines, self.secret, limited=own))
+        answer = headers.answer(lines, self.secret, limited=own)
+        self.relay_with(relaying.choose(self, status, answer))
 
     def _rekeyed(self, status: int, lines: Lines) -> bool:
         """The provider refused the key in use: whether another one of its keys takes over."""
@@ -278,37 +281,6 @@ class Exchange:
         self._resolve("rekey")
         return True
 
-    def _choose(self, status: int, answer: headers.Answer) -> None:
-        length = answer.content_length
-        self.content_length = int(length) if length is not None and length.isdigit() else None
-        if answer.request_id is not None:
-            self.upstream_request_id = answer.request_id.decode("latin-1")
-        lines = head(status, answer.lines + self._own_lines())
-        encoded = answer.content_encoding is not None
-        wire_format = self.endpoint.format
-        kind = answer.content_type
-        relay: Relay
-        if self.bodyless or status in (204, 304):
-            self.bodyless = True
-            self.bodyless_length = None if status == 204 else length
-            relay = Buffered(self, lines, None)
-        elif status >= 300:
-            relay = Buffered(self, lines, None)
-        elif kind == b"text/event-stream" and not encoded:
-            lines += b"X-Accel-Buffering: no\r\n"
-            relay = Streamed(
-                self, lines, registry.stream_tap(wire_format, strip_usage=self.strip_usage)
-            )
-        elif self.endpoint.array and not encoded:
-            lines += b"X-Accel-Buffering: no\r\n"
-            relay = Streamed(self, lines, registry.stream_tap(wire_format, json_array=True))
-        elif kind == b"application/json" and not encoded:
-            relay = Buffered(self, lines, registry.body_tap(wire_format))
-        else:
-            tap = registry.body_tap(wire_format) if self.endpoint.metered else None
-            relay = Raw(self, lines, tap, self.content_length)
-        self.relay_with(relay)
-
     def relay_with(self, relay: Relay) -> None:
         """Give the rest of the answer to a relay."""
         self._relay = relay
@@ -324,7 +296,8 @@ class Exchange:
         if self.down.paused():
             self.client_paused()
 
-    def _own_lines(self) -> bytes:
+    def own_lines(self) -> bytes:
+        """The header lines that the gateway adds to every answer: receipt, limits, CORS."""
         caller, services = self.caller, self.services
         last = b"" if self.down.keep_alive else b"Connection: close\r\n"
         if caller.subjects:
@@ -382,9 +355,10 @@ class Exchange:
     def passed_over(self, target: Target, error: GatewayError, *, more: bool) -> None:
         """A target may not be tried: its keys rest, or its price is more than can be held."""
         name = target.provider.name
-        if self.attempts:
+        if self.sent_at:
             error = errors.all_failed(error.stage, f"{name} was passed over: {error.message}")
-        self.attempts.append(Attempt(name, target.model, error.stage, None, 0.0))
+        if more or self.sent_at:
+            self.attempts.append(Attempt(name, target.model, error.stage, None, 0.0))
         if not more:
             self._fail(error)
 
@@ -521,7 +495,7 @@ class Exchange:
         lines = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
         if self.bodyless:
             body = b""  # after HEAD it would be read as the next answer
-        out = head(error.status, lines + errors.headers(error) + self._own_lines()) + b"\r\n" + body
+        out = head(error.status, lines + errors.headers(error) + self.own_lines()) + b"\r\n" + body
 
         def durable() -> None:
             self.down.write(out)

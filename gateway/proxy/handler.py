@@ -118,6 +118,9 @@ class Proxy:
         try:
             self.sender.arm(exchange, target)
             exchange.send(connection, self.sender.request(exchange, plan, target, memory))
+        except GatewayError as error:
+            connection.abort()
+            self._refused(exchange, plan, error, done)
         except Exception:  # noqa: BLE001 - no task would tell: it would end in the client's read
             _log.exception("a request failed: %s", endpoint.label)
             connection.abort()
@@ -183,6 +186,16 @@ class Proxy:
         )  # fmt: skip
         down.memory = memory
         return memory
+
+    def _refused(
+        self, exchange: Exchange, plan: Plan, error: GatewayError, done: Callable[[], None]
+    ) -> None:
+        """The first target's format cannot express the request: on to the next, or tell it."""
+        assert exchange.target is not None
+        more = len(plan.targets) > 1
+        exchange.passed_over(exchange.target, error, more=more)
+        if more:
+            self._resume(exchange, plan, "next", done)
 
     def _resume(
         self, exchange: Exchange, plan: Plan, verdict: Verdict, done: Callable[[], None]

@@ -286,6 +286,12 @@ def _unlisted(lines: list[bytes], listed: bytes) -> list[bytes]:
     return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
+def retry_lines(lines: bytes) -> bytes:
+    """Of ready header lines those that say when to come back (`retry-after`, `retry-after-ms`)."""
+    kept = [line for line in lines.split(b"\r\n") if line[:11].lower() == b"retry-after"]
+    return b"".join(b"%b\r\n" % line for line in kept)
+
+
 def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
     """The first value of a field; names are in lower case."""
     for have, value in headers:

@@ -182,14 +182,18 @@ class Streamed(Relay):
             return
         if self._state == "held" and self._opened_with_error():
             return
+        self.pass_on(out)
+        if self._tap.terminal and self._state in ("held", "open"):
+            self._settle()
+
+    def pass_on(self, out: bytes) -> None:
+        """Send on what the tap let go, or keep it until the head may go out."""
         if out:
             self._last = out
             if self._state == "open":
                 self._write(self._frame(out))
             else:
                 self._forward(out)
-        if self._tap.terminal and self._state in ("held", "open"):
-            self._settle()
 
     def _forward(self, out: bytes) -> None:
         """Outside the common case: before the head is out, or behind the terminal event."""
@@ -275,7 +279,11 @@ class Streamed(Relay):
         if error.kind == "client_stalled":
             exchange.client_stalled()
             return
-        failure = stage_of(error)
+        self._cut(stage_of(error))
+
+    def _cut(self, failure: GatewayError) -> None:
+        """End with an error event of the caller's format: an ending is never invented."""
+        exchange = self.exchange
         self._error = errors.stream_event(failure, exchange.endpoint, exchange.id, self._last)
         exchange.down.keep_alive = False
         self._ended = True

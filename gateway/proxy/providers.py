@@ -56,6 +56,9 @@ class Provider:
         self.builtin = demo = settings.base_url == cfg.BUILTIN_DEMO
         self.unmetered = settings.unmetered or demo
         self.include_usage = settings.include_usage
+        self.responses = settings.responses
+        if self.responses is None:
+            self.responses = demo or self.catalog_name == "openai"
         self.bases = bases
         configured = () if guarded else settings.keys
         keys = [key_pool.made(text, of) for of, text in stored]

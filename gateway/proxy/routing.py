@@ -21,6 +21,12 @@ from gateway.ledger.records import ModelSettings
 from gateway.proxy.breaker import Name
 from gateway.proxy.overlay import Overlay
 from gateway.proxy.providers import Base, Provider
+from gateway.wire import registry
+
+SPOKEN: dict[Family, str] = {
+    "openai": "openai_chat", "anthropic": "anthropic_messages", "gemini": "gemini",
+}  # fmt: skip
+"""What a provider of a family is asked in by callers of another format."""
 
 CACHE_MAX = 4096
 """Routes remembered; model names come from clients, so the memory must have an end."""
@@ -37,6 +43,8 @@ class Target(msgspec.Struct, frozen=True):
     provider: Provider
     base: Base
     model: str
+    speaks: str | None = None
+    """The wire format that the provider is asked in, where it is not the caller's own."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -84,22 +92,25 @@ class Router:
         self._config = config
         self._providers = providers
         self._overlay = Overlay(catalog, models or {})
-        self._routes: dict[tuple[str, Family, str | None], Route] = {}
+        self._routes: dict[tuple[str, Family, str | None, str], Route] = {}
         self._own: dict[tuple[str, Family, str | None], Route] = {}
 
-    def route(self, model: str, family: Family, named: str | None) -> Route:
+    def route(self, model: str, family: Family, named: str | None, wire_format: str = "") -> Route:
         """Targets for a gateway key; `named` is the provider that the path names.
+
+        A provider that does not speak the caller's `family` is a target where what is asked
+        (`wire_format`) can be translated.
 
         Raises `GatewayError`: `unknown_model_pricing` (nothing serves the name, or no price is
         known: never free), `unsupported_parameter` (only providers of another format serve it),
         `not_found` (every target is disabled), `no_active_api_keys`.
         """
-        key = (model, family, named)
+        key = (model, family, named, wire_format)
         route = self._routes.get(key)
         if route is None:
             if len(self._routes) >= CACHE_MAX:
                 self._routes.clear()
-            route = self._routes[key] = self._resolve(model, family, named)
+            route = self._routes[key] = self._resolve(model, family, named, wire_format)
         return route
 
     def own(self, model: str, family: Family, named: str | None) -> Route:
@@ -162,14 +173,14 @@ class Router:
 
     # -- gateway keys --------------------------------------------------------------------------
 
-    def _resolve(self, model: str, family: Family, named: str | None) -> Route:
+    def _resolve(self, model: str, family: Family, named: str | None, wire_format: str) -> Route:
         found = self._candidates(model, named)
         if not found.candidates:
             raise _unpriced(model)
         spoken = [
-            (Target(provider, base, name), weight)
+            (target, weight)
             for provider, name, weight in found.candidates
-            if (base := provider.bases.get(family)) is not None
+            if (target := _target(provider, name, family, wire_format)) is not None
         ]
         if not spoken:
             raise GatewayError(
@@ -256,6 +267,18 @@ class Router:
                 break
         model = model.removeprefix(f"{provider.name}/")
         return Target(provider, base, model)
+
+
+def _target(provider: Provider, model: str, family: Family, wire_format: str) -> Target | None:
+    """A provider as a target: in the caller's format, or in one that it is translated to."""
+    base = provider.bases.get(family)
+    if base is not None and (wire_format != "openai_responses" or provider.responses):
+        return Target(provider, base, model)
+    if wire_format in registry.DIALECTS:
+        for other, found in provider.bases.items():
+            if SPOKEN[other] in registry.DIALECTS:
+                return Target(provider, found, model, SPOKEN[other])
+    return None if base is None else Target(provider, base, model)
 
 
 def _unpriced(model: str) -> GatewayError:

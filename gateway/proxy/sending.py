@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.errors import GatewayError
 from gateway.ledger.records import User
-from gateway.proxy import headers
+from gateway.proxy import headers, translated
 from gateway.proxy.admission import BODYLESS_METHODS, Plan
 from gateway.proxy.connection import Broken, UpstreamConnection
 from gateway.proxy.endpoints import Endpoint
@@ -75,7 +75,12 @@ class Sender:
             if not self._may_try(exchange, target, more=more):
                 continue
             while True:
-                data = self.request(exchange, plan, target)
+                try:
+                    data = self.request(exchange, plan, target)
+                except GatewayError as error:  # this target's format cannot express it
+                    exchange.passed_over(target, error, more=more)
+                    verdict = "next"
+                    break
                 verdict = await self._try(exchange, target, data, more=more, fresh=fresh)
                 if verdict == "rekey":
                     self.arm(exchange, target)
@@ -160,6 +165,9 @@ class Sender:
         memory: Remembered | None = None,
     ) -> bytes:
         """The request as this target gets it, head and body in one piece for one write."""
+        if target.speaks is not None:
+            return translated.request(exchange, plan, target)
+        exchange.translation = None
         body, seen = plan.body, plan.envelope
         endpoint = exchange.endpoint
         if seen is not None:

@@ -3,11 +3,13 @@
 `read` must never say too little, or a caller could spend what was not held. So it does not look
 for what is dear: `known.py` lists what is known to cost no more than its bytes, and whatever else
 a body has is taken for more than it holds (`unbounded`), be it content by URL or id, a tool that
-the provider runs, a document, or a field made up tomorrow. Used by admission; pure.
+the provider runs, a document, or a field made up tomorrow. `plain.py` reads the common kinds of
+content faster. Used by admission; pure.
 
 Measured (CPython 3.11, one busy core), after `envelope.peek`: 1 KB of chat 2.1 µs, of Messages
-1.9 µs, of Gemini 2.4 µs; 100 KB in one message 40 µs, in 250 messages 80 µs, as 250 parts 130 µs;
-an image of 1 MB 0.3 ms. A bare search for a byte in 100 KB takes 40 µs on the same machine.
+1.8 µs, of Gemini 2.0 µs; 100 KB in one message 32 µs, in 250 messages 85 µs, as 250 parts 48 µs;
+140 KB of a coding agent in 500 blocks 150 µs; an image of 1 MB 0.26 ms. To pass over the messages
+of the agent, unread, takes 61 µs.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,7 @@ import msgspec
 from msgspec import Raw, field
 
 from gateway.errors import GatewayError
-from gateway.wire import known
+from gateway.wire import known, plain
 from gateway.wire.envelope import Envelope
 from gateway.wire.known import Fields, Found
 from gateway.wire.neutral import Demand
@@ -136,21 +138,29 @@ def _wrong(message: str, param: str) -> GatewayError:
 
 
 class _Reader(msgspec.Struct, frozen=True):
-    """How one format is read: the top-level fields known to bring in nothing but themselves."""
+    """How one format is read: the top-level fields known to bring in nothing but themselves.
+
+    `plain` tells cheaply of the field `main`, the list that a conversation is in, whether it is
+    text; `walk` reads all else, and that list where it is not.
+    """
 
     known: frozenset[str]
     walk: Callable[[Fields, Found], None]
     output: Callable[[Fields], _Output]
+    main: str = ""
+    plain: Callable[[Raw, Found], bool] | None = None
     generates: bool = True
 
 
 _READERS = {
-    "openai_chat": _Reader(known.CHAT, known.chat, _chat),
-    "openai_responses": _Reader(known.RESPONSES, known.responses, _one),
+    "openai_chat": _Reader(known.CHAT, known.chat, _chat, "messages", plain.chat),
+    "openai_responses": _Reader(known.RESPONSES, known.responses, _one, "input", plain.responses),
     "openai_completions": _Reader(known.COMPLETIONS, known.completions, _completions),
     "openai_embeddings": _Reader(known.OPENAI_EMBEDDINGS, known.embeddings, _one, generates=False),
-    "anthropic_messages": _Reader(known.ANTHROPIC, known.anthropic, _one),
-    "gemini": _Reader(known.GEMINI, known.gemini, _gemini),
+    "anthropic_messages": _Reader(
+        known.ANTHROPIC, known.anthropic, _one, "messages", plain.anthropic
+    ),
+    "gemini": _Reader(known.GEMINI, known.gemini, _gemini, "contents", plain.gemini),
     "gemini_embeddings": _Reader(
         known.GEMINI_EMBEDDINGS, known.gemini_embeddings, _one, generates=False
     ),
@@ -172,6 +182,11 @@ def read(body: bytes, seen: Envelope, wire_format: str) -> Demand:
         )  # fmt: skip
     fields = seen.fields
     found = Found()
+    main = fields.get(reader.main)
+    if main is not None and reader.plain is not None:
+        found.plain = reader.plain(main, found)
+        if not found.plain:
+            found = Found()  # without what it came upon on the way
     try:
         reader.walk(fields, found)
     except (msgspec.DecodeError, RecursionError):

@@ -29,11 +29,15 @@ def _names(text: str) -> frozenset[str]:
 
 
 class Found:
-    """What a walk over a body came upon; `image_bytes` are those of the inline images."""
+    """What a walk over a body came upon; `image_bytes` are those of the inline images.
 
-    __slots__ = ("audio", "cache", "image_bytes", "images", "tool_prompts", "unbounded")
+    `plain` is set where `plain.py` has read the main list already: the walks pass it over.
+    """
+
+    __slots__ = ("audio", "cache", "image_bytes", "images", "plain", "tool_prompts", "unbounded")
 
     def __init__(self) -> None:
+        self.plain = False
         self.unbounded = False
         self.images = 0
         self.image_bytes = 0
@@ -50,8 +54,12 @@ class Found:
         """Note a `cache_control`; one that is not plainly of the short kind counts as the long."""
         spelled = bytes(control)
         if spelled != b"null":
-            longer = self.cache == "1h" or b"ttl" in spelled or b"\\" in spelled
-            self.cache = "1h" if longer else "5m"
+            self.cached_for("1h" if b"ttl" in spelled or b"\\" in spelled else "5m")
+
+    def cached_for(self, lifetime: Literal["5m", "1h"]) -> None:
+        """Note that input is cached for so long."""
+        if self.cache != "1h":
+            self.cache = lifetime
 
 
 class _Strict(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -188,9 +196,9 @@ OPENAI_EMBEDDINGS = _names(
 
 def chat(fields: Fields, found: Found) -> None:
     """A chat request."""
-    found.cache = "5m"  # some of OpenAI's models charge for what they cache unasked
+    found.cached_for("5m")  # some of OpenAI's models charge for what they cache unasked
     raw = fields.get("messages")
-    if raw is not None:
+    if raw is not None and not found.plain:
         for message in _MESSAGES.decode(raw):
             if type(message.content) is list:
                 _parts(message.content, found)
@@ -224,23 +232,34 @@ def _settings(fields: Fields, found: Found) -> None:
 
 def responses(fields: Fields, found: Found) -> None:
     """A Responses request."""
-    found.cache = "5m"
+    found.cached_for("5m")
     raw = fields.get("input")
-    if raw is not None and memoryview(raw)[0] != 0x22:
+    if raw is not None and not found.plain and memoryview(raw)[0] != 0x22:
         items = _INPUT.decode(raw)
         for item in items if type(items) is list else ():
             if type(item.content) is list:
                 _parts(item.content, found)
             if type(item.output) is list:
                 _parts(item.output, found)
-            if item.type == "reasoning" and not (item.encrypted_content or item.content):
-                found.unbounded = True  # kept by the provider, here by its id
+            if _is_reference(item):
+                found.unbounded = True
     _settings(fields, found)
+
+
+def _is_reference(item: _Item) -> bool:
+    """Whether what an item says is kept by the provider, and here is its id alone.
+
+    A message without content is: OpenAI takes an item of an id for an `item_reference`, typed or
+    not (API reference, November 2026).
+    """
+    if item.type == "reasoning":
+        return not (item.encrypted_content or item.content)
+    return item.type == "message" and item.content is None
 
 
 def completions(fields: Fields, found: Found) -> None:
     """A legacy completion: its prompt is text or token numbers."""
-    found.cache = "5m"
+    found.cached_for("5m")
 
 
 def embeddings(fields: Fields, found: Found) -> None:
@@ -309,7 +328,7 @@ ANTHROPIC = _names(
 def anthropic(fields: Fields, found: Found) -> None:
     """A Messages request."""
     raw = fields.get("messages")
-    if raw is not None:
+    if raw is not None and not found.plain:
         for turn in _TURNS.decode(raw):
             if type(turn.content) is list:
                 _blocks(turn.content, found)
@@ -418,7 +437,7 @@ GEMINI_EMBEDDINGS = _names(
 
 def gemini(fields: Fields, found: Found) -> None:
     """A generateContent request."""
-    if "contents" in fields:
+    if "contents" in fields and not found.plain:
         for content in _CONTENTS.decode(fields["contents"]) or ():
             _content(content, found)
     for key in ("systemInstruction", "system_instruction"):

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import msgspec
 
 from gateway.wire.anthropic_messages import MessagesBodyTap, MessagesStreamTap
-from gateway.wire.format import BodyTap, StreamTap
+from gateway.wire.format import BodyTap, Dialect, StreamTap
 from gateway.wire.gemini import GeminiArrayTap, GeminiBodyTap, GeminiStreamTap
 from gateway.wire.native import NativeBodyTap, NativeStreamTap
 from gateway.wire.openai_chat import ChatBodyTap, ChatStreamTap
@@ -49,6 +49,15 @@ _TABLE = (
 
 FORMATS: dict[str, WireFormat] = {one.name: one for one in _TABLE}
 assert tuple(FORMATS) == get_args(FormatName)
+
+
+DIALECTS: dict[str, Dialect] = {}
+"""The formats that are translated into each other."""
+
+
+def dialect(format: str) -> Dialect:
+    """How a format is read and written. KeyError for one that is only passed through."""
+    return DIALECTS[format]
 
 
 def stream_tap(format: str, *, strip_usage: bool = False, json_array: bool = False) -> StreamTap:
