@@ -139,13 +139,6 @@ class Message(msgspec.Struct, frozen=True):
     name: str | None = None
 
 
-class Grammar(msgspec.Struct, frozen=True):
-    """What the text argument of a custom tool must match; `syntax` is "lark" or "regex"."""
-
-    syntax: str
-    definition: str
-
-
 class Tool(msgspec.Struct, frozen=True):
     """A function that the model may call. `schema` is JSON Schema as its bytes, None: no arguments.
 
