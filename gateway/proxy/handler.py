@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from gateway.config import Family
 from gateway.errors import GatewayError
-from gateway.proxy import content, errors, headers
+from gateway.proxy import content, counting, errors, headers
 from gateway.proxy.admission import Admission, Plan
 from gateway.proxy.claims import Claim
 from gateway.proxy.exchange import Exchange, Verdict
@@ -251,7 +251,16 @@ class Proxy:
         if encoding is not None and body:
             body = await content.decode(body, encoding, server.max_body_bytes)
         exchange.ready_at = self.services.time()
-        plan = await self.admission.plan(exchange, inbound, query, body)
+        try:
+            plan = await self.admission.plan(exchange, inbound, query, body)
+        except GatewayError as error:
+            counted = counting.format_of(exchange.endpoint)
+            if counted is None or error.code != "unsupported_parameter":
+                raise
+            estimate = counting.estimated(body, exchange.endpoint, counted)
+            exchange.answer_here(estimate, counting.ESTIMATED)
+            await settled(exchange)
+            return
         exchange.open()
         await self.sender.send(exchange, plan)
 
