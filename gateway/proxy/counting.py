@@ -1,8 +1,8 @@
 """Token counts for models whose provider does not count in the caller's format: estimates.
 
-Clients (Claude Code, the Gemini CLI) ask before long calls. The answer has the shape of the caller's
-format and is marked by a header, `X-Gateway-Estimated: true`: it is no provider's count. Used by
-the handler where routing finds no provider that counts. Pure.
+Clients (Claude Code, the Gemini CLI) ask before long calls. The answer has the shape of the
+caller's format and is marked by a header, `X-Gateway-Estimated: true`: it is no provider's count.
+Used by the handler where routing finds no provider that counts. Pure.
 """
 
 import orjson
