@@ -129,6 +129,8 @@ DEAR: list[tuple[str, dict[str, Any]]] = [
     (RESPONSES, {"input": "Hi", "context_management": [{"type": "compaction"}]}),
     (RESPONSES, {"input": "Hi", "reasoning": {"mode": "pro"}}),
     (RESPONSES, responses({"type": "item_reference", "id": "msg_1"})),
+    (RESPONSES, responses({"id": "msg_1"})),
+    (RESPONSES, responses(SAID, {"type": "message", "id": "msg_1", "content": None})),
     (RESPONSES, responses({"type": "reasoning", "id": "rs_1", "summary": []})),
     (RESPONSES, responses({"type": "image_generation_call", "id": "ig_1", "result": None})),
     *((RESPONSES, responses({"role": "user", "content": [part]})) for part in (
