@@ -8,6 +8,8 @@ an exchange (`settle`, once, however it ended).
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.errors import GatewayError
 from gateway.ledger.catalog import Model
 from gateway.ledger.prices import usd_text
@@ -25,6 +27,17 @@ from gateway.wire.neutral import Demand
 
 if TYPE_CHECKING:
     from gateway.proxy.services import Caller, Services
+
+TAKES_NO_LIMIT = frozenset(("responses/compact",))
+"""Paths of metered calls whose API knows no limit on output, and refuses or ignores one (OpenAI
+API reference, November 2026)."""
+
+
+class _Fixed(Demand, frozen=True):
+    """The demand of such a call: `max_output_tokens` is what stands in for a limit.
+
+    A cap is held to that, as a balance is; what does not fit is refused, as nothing can be set.
+    """
 
 
 class Claim:
@@ -79,13 +92,14 @@ class Claim:
         )  # fmt: skip
         bounded = demand.max_output_tokens is not None
         if (bounded and worst > cap) or fits <= 0:
-            hint = f"max_tokens of at most {fits} would fit" if fits > 0 else "no max_tokens fits"
+            settable = fits > 0 and not isinstance(demand, _Fixed)
+            hint = f"max_tokens of at most {fits} would fit" if settable else "no max_tokens fits"
             raise GatewayError(
                 "call_cap_exceeded",
                 f"This call of {self._model} may cost up to ${usd_text(worst)}, more than your cap "
                 f"of ${usd_text(cap)} per call: {hint}",
                 stage="balance",
-                param="max_tokens" if fits > 0 else None,
+                param="max_tokens" if settable else None,
             )
         longest = model.max_output_tokens or model.context_length or OUTPUT_TOKENS_MAX
         if bounded or fits >= longest:
@@ -154,6 +168,9 @@ def demanded(
     if seen is None or not endpoint.metered:
         return None, 0
     demand = wire_demand.read(body, seen, endpoint.format)
+    if endpoint.path in TAKES_NO_LIMIT:
+        told = {**msgspec.structs.asdict(demand), "max_output_tokens": default_output}
+        demand = _Fixed(**told)
     return demand, wire_demand.tokens(demand, default_output)
 
 
