@@ -315,6 +315,51 @@ def test_all_that_agents_send_is_taken_for_plain(wire_format: str) -> None:
     assert found.images == {CHAT: 1, RESPONSES: 2, MESSAGES: 2, GEMINI: 1}[wire_format]
 
 
+PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBE"}
+ODD: list[tuple[str, dict[str, Any]]] = [
+    (CHAT, {"role": "user", "content": [{**TEXT, "image": URL}]}),
+    (CHAT, {"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}),
+    (CHAT, {"role": "user", "content": [{"type": "image_url", "image_url": {"url": URL}}]}),
+    (CHAT, {"role": "user", "content": "Hi", "images": [URL]}),
+    (CHAT, {"role": "assistant", "audio": {"id": "audio_1"}}),
+    (RESPONSES, {"id": "msg_1"}),
+    (RESPONSES, {"type": "message", "role": "user", "id": "msg_1", "content": None}),
+    (RESPONSES, {"type": "item_reference", "id": "msg_1"}),
+    (RESPONSES, {"type": "reasoning", "id": "rs_1", "encrypted_content": ""}),
+    (RESPONSES, {"type": "reasoning", "id": "rs_1", "encrypted_content": None}),
+    (RESPONSES, {"type": "reasoning", "id": "rs_1"}),
+    (RESPONSES, {"type": "message", "role": "user", "content": [
+        {"type": "input_image", "image_url": PNG, "file_id": "file-1"}]}),
+    (RESPONSES, {"type": "function_call_output", "output": [
+        {"type": "input_file", "file_url": URL}]}),
+    (RESPONSES, {"type": "function_call_output", "output": "1", "file_id": "file-1"}),
+    (MESSAGES, {"role": "user", "content": [{"type": "image", "source": PDF}]}),
+    (MESSAGES, {"role": "user", "content": [{"type": "document", "source": PDF}]}),
+    (MESSAGES, {"role": "user", "content": [{"type": "container_upload", "file_id": "file_1"}]}),
+    (MESSAGES, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": [
+        {"type": "image", "source": {"type": "url", "url": URL}}]}]}),
+    (MESSAGES, {"role": "user", "content": "Hi", "made_up_tomorrow": 1}),
+    (GEMINI, {"role": "user", "parts": [{"fileData": {"fileUri": "files/1"}}]}),
+    (GEMINI, {"role": "user", "parts": [{"text": "Hi", "made_up_tomorrow": 1}]}),
+    (GEMINI, {"role": "user", "parts": [
+        {"inlineData": {"mimeType": "application/pdf", "data": "JVBE"}}]}),
+    (GEMINI, {"role": "user", "parts": [
+        {"functionResponse": {"name": "f", "response": {}, "parts": [{"inlineData": {}}]}}]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wire_format", "turn"), ODD)
+@pytest.mark.parametrize("last", [True, False])
+def test_one_odd_turn_among_plain_ones_is_not_overlooked(
+    wire_format: str, turn: dict[str, Any], last: bool
+) -> None:
+    whole = WHOLE[wire_format]
+    turns = [*whole, turn] if last else [turn, *whole]
+    body = {"model": "m", demand._READERS[wire_format].main: turns}
+    assert walked(msgspec.json.encode(body), wire_format, cheaply=True) is None
+    assert strict_of(body, wire_format).unbounded
+
+
 # -- a few long texts --------------------------------------------------------------------------
 
 AT_START = b'{"model":"m","messages":[{"role":"user","content":"%b"' % (b"x" * plain.LARGE_BYTES)
@@ -365,14 +410,14 @@ def test_whatever_else_is_in_them_is_not_overlooked(wire_format: str, end: bytes
 
 @pytest.mark.parametrize("wire_format", FORMATS)
 def test_what_it_came_upon_before_it_gave_up_is_counted_once(wire_format: str) -> None:
-    odd: dict[str, Any] = {
+    odds: dict[str, dict[str, Any]] = {
         CHAT: {"role": "ipython", "content": "Hi"},
         RESPONSES: {"role": "user", "content": "Hi"},
         MESSAGES: {"role": "system", "content": "Hi"},
         GEMINI: {"role": "tool", "parts": []},
-    }[wire_format]
+    }
     main = demand._READERS[wire_format].main
-    body = {"model": "m", main: [*WHOLE[wire_format], odd]}
+    body = {"model": "m", main: [*WHOLE[wire_format], odds[wire_format]]}
     spelled = msgspec.json.encode(body)
     assert walked(spelled, wire_format, cheaply=True) is None
     found = demand.read(spelled, peek(spelled, wire_format), wire_format)
