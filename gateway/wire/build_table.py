@@ -1,0 +1,143 @@
+"""Build `docs/formats.md`: what is lost between each two formats, from the dialects' own tables.
+
+    python -m gateway.wire.build_table            print the page
+    python -m gateway.wire.build_table FILE       write it
+
+For developers only: nothing imports this at run time. A row is a feature that the caller's format
+has a place for and the target's has not; what a format cannot say at all is in no row of its own
+callers. A test holds the file in `docs/` to what this prints.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
+
+from gateway.wire import registry
+from gateway.wire.conversation import Feature, Support
+from gateway.wire.format import Dialect
+
+TITLES: Mapping[str, str] = {
+    "openai_chat": "OpenAI chat",
+    "openai_responses": "OpenAI Responses",
+    "anthropic_messages": "Anthropic Messages",
+    "gemini": "Gemini",
+}
+
+WORDS: Mapping[Feature, str] = {
+    "late_system": "system text after the first turn",
+    "message_name": "names of message authors",
+    "prefill": "a trailing assistant turn to go on with",
+    "image_data": "images as base64",
+    "image_url": "images by URL",
+    "image_detail": "the detail of images",
+    "audio": "audio input",
+    "document_data": "documents as base64",
+    "document_url": "documents by URL",
+    "document_text": "documents as plain text",
+    "file_id": "files by the id that a provider gave them",
+    "video": "video input",
+    "tools": "function tools",
+    "custom_tools": "custom (free text) tools",
+    "provider_tools": "tools that the provider runs",
+    "strict_tools": "strict tool schemas",
+    "tool_choice": "tool choice",
+    "tool_choice_several": "a choice among several named tools",
+    "parallel_tool_calls": "whether tool calls may be parallel",
+    "tool_result_image": "images in tool results",
+    "tool_result_document": "documents in tool results",
+    "tool_result_error": "the error mark of tool results",
+    "json_object": "JSON output without a schema",
+    "json_schema": "JSON output of a schema",
+    "stop": "stop sequences",
+    "temperature": "temperature",
+    "temperature_above_1": "temperature above 1",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "seed": "seed",
+    "choices": "several choices",
+    "logprobs": "logprobs",
+    "logit_bias": "logit bias",
+    "frequency_penalty": "frequency penalty",
+    "presence_penalty": "presence penalty",
+    "max_output_tokens": "a limit of output tokens",
+    "reasoning": "reasoning effort or budget",
+    "thinking_history": "thoughts of earlier turns",
+    "opaque_history": "blocks of earlier turns that one format alone knows",
+    "audio_output": "audio output",
+    "image_output": "image output",
+    "verbosity": "verbosity",
+    "prediction": "predicted output",
+    "user": "the end user's id",
+    "metadata": "metadata",
+    "service_tier": "service tier",
+    "prompt_cache": "prompt cache markers and keys",
+    "safety_settings": "safety settings",
+    "store": "whether the answer is stored",
+    "stored_state": "state that a provider stored (previous answers, conversations, caches)",
+    "background": "background answers",
+    "truncation": "truncation of long input",
+    "include": "more to include in the answer",
+    "moderation": "moderation with the answer",
+}
+assert tuple(WORDS) == get_args(Feature)
+
+_LOSSES: tuple[Support, ...] = ("refused", "ignored")
+
+_INTRODUCTION = """\
+# Between the formats
+
+A call whose model is served in the caller's own format passes through byte for byte. Any other is
+translated. What the target's format has no place for is never dropped in silence: either the call
+is refused with 400 `unsupported_parameter`, which names the field, or the field is left out, where
+it is a hint that cannot change what the answer means, and named in the header `X-Gateway-Ignored`.
+Fields that the gateway does not know are left out and named there as well.
+
+The table has every feature that the caller's format can ask for and the target's cannot. A feature
+that is in no cell of a pair is translated; a single value of it may still have no equivalent and
+is then refused in the same way.
+
+This page is made by `python -m gateway.wire.build_table docs/formats.md`, from the tables that the
+translation itself refuses and ignores by.
+"""
+
+
+def page(dialects: Mapping[str, Dialect]) -> str:
+    """The page in Markdown: a table for each format that a caller may speak."""
+    return "\n".join([_INTRODUCTION, *(_section(caller, dialects) for caller in dialects.values())])
+
+
+def lost(caller: Dialect, target: Dialect, how: Support) -> list[str]:
+    """In words, the features of a caller's format that a target's refuses, or ignores."""
+    return [
+        words
+        for feature, words in WORDS.items()
+        if caller.support[feature] == "yes" and target.support[feature] == how
+    ]
+
+
+def _section(caller: Dialect, dialects: Mapping[str, Dialect]) -> str:
+    lines = [f"## From {_title(caller)}", "", "| to | refused | ignored |", "|---|---|---|"]
+    for target in dialects.values():
+        if target is caller:
+            continue
+        refused, ignored = ("; ".join(lost(caller, target, how)) or "nothing" for how in _LOSSES)
+        lines.append(f"| {_title(target)} | {refused} | {ignored} |")
+    return "\n".join([*lines, ""])
+
+
+def _title(dialect: Dialect) -> str:
+    return TITLES.get(dialect.name, dialect.name)
+
+
+def main(arguments: list[str]) -> None:
+    """Write the page to the file that is named, or to standard output."""
+    text = page(registry.DIALECTS)
+    if arguments:
+        Path(arguments[0]).write_text(text)
+    else:
+        sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,80 @@
+"""The page about what is lost between formats: made from the code, and the code keeps to it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.wire import build_table, registry
+from gateway.wire.conversation import Feature, Request, Support
+from gateway.wire.format import Dialect
+from gateway.wire.translate import losses
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/formats.md"
+
+
+def pairs() -> Iterator[tuple[str, str]]:
+    for caller in registry.DIALECTS:
+        yield from ((caller, target) for target in registry.DIALECTS if target != caller)
+
+
+def test_the_page_is_what_the_dialects_say() -> None:
+    assert PAGE.read_text() == build_table.page(registry.DIALECTS)
+
+
+@pytest.mark.parametrize("name", registry.DIALECTS)
+def test_every_format_says_of_every_feature_what_it_makes_of_it(name: str) -> None:
+    support = registry.DIALECTS[name].support
+    assert set(support) == set(build_table.WORDS)
+    assert set(support.values()) <= {"yes", "ignored", "refused"}
+
+
+class Plain:
+    """As much of a dialect as the table needs."""
+
+    def __init__(self, name: str, support: dict[Feature, Support]) -> None:
+        self.name = name
+        self.support: dict[Feature, Support] = {
+            **dict.fromkeys(build_table.WORDS, "refused"), **support,
+        }  # fmt: skip
+
+
+def test_a_row_has_what_the_caller_can_say_and_the_target_cannot() -> None:
+    caller: Dialect = Plain("a", {"tools": "yes", "seed": "yes", "stop": "ignored"})  # type: ignore[assignment]
+    target: Dialect = Plain("b", {"seed": "ignored", "stop": "ignored"})  # type: ignore[assignment]
+    assert build_table.lost(caller, target, "refused") == [build_table.WORDS["tools"]]
+    assert build_table.lost(caller, target, "ignored") == [build_table.WORDS["seed"]]
+    shown = build_table.page({"a": caller, "b": target})
+    assert "\n## From a\n\n| to | refused | ignored |\n|---|---|---|\n" in shown
+    assert f"| b | {build_table.WORDS['tools']} | {build_table.WORDS['seed']} |\n" in shown
+    assert "| a | nothing | nothing |" in shown
+
+
+@pytest.mark.parametrize("pair", pairs(), ids="->".join)
+def test_what_the_page_says_is_what_happens(pair: tuple[str, str]) -> None:
+    caller, target = (registry.DIALECTS[name] for name in pair)
+    for feature in build_table.WORDS:
+        request = Request(
+            format=caller.name, model="m", stream=False, spelled={feature: f"its.{feature}"}
+        )
+        match target.support[feature]:
+            case "refused":
+                with pytest.raises(GatewayError) as refused:
+                    losses(request, target)
+                assert refused.value.code == "unsupported_parameter"
+                assert refused.value.param == f"its.{feature}"
+                assert f"its.{feature}" in refused.value.message
+            case "ignored":
+                assert losses(request, target) == [f"its.{feature}"]
+            case "yes":
+                assert losses(request, target) == []
+
+
+def test_fields_that_nobody_knows_are_told_as_ignored() -> None:
+    request = Request(format="a", model="m", stream=False, unknown=("x_one", "deep.two"))
+    for target in registry.DIALECTS.values():
+        assert losses(request, target) == ["x_one", "deep.two"]
+        both = msgspec.structs.replace(request, spelled={"tools": "tools"})
+        assert losses(both, target) == ["x_one", "deep.two"]
