@@ -39,7 +39,7 @@ from gateway.api import account, callers, models, operations, receipts
 from gateway.config import Config
 from gateway.control import Control
 from gateway.demo import server as demo
-from gateway.errors import ConfigError, GatewayError
+from gateway.errors import ConfigError, GatewayError, scrub
 from gateway.ledger.catalog import Catalog
 from gateway.ledger.writer import Ledger
 from gateway.limits.limiter import Limiter
@@ -334,7 +334,7 @@ async def _answer(request: web.Request, handler: _Handler) -> web.StreamResponse
         return refused
     except web.HTTPNotFound:
         return callers.refusal(
-            request, GatewayError("not_found", f"No such page: {request.path[:200]}")
+            request, GatewayError("not_found", f"No such page: {scrub(request.path[:200])}")
         )
     except asyncio.CancelledError:
         raise

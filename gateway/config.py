@@ -366,8 +366,9 @@ def _check_provider(name: str, provider: Provider) -> None:
     try:
         url = urlsplit(provider.base_url)
         port = url.port
-    except ValueError as exc:
-        raise ConfigError(f"{where}: not a URL: {exc}") from None
+    except ValueError:
+        # Its text quotes what it took for a port, which may be a password without its host.
+        raise ConfigError(f"{where}: not a URL: its host or its port cannot be read") from None
     if url.scheme not in ("http", "https") or not url.hostname or port == 0:
         raise ConfigError(f"{where}: expected http(s)://host[:port][/path]")
     if url.query or url.fragment or url.username or url.password:

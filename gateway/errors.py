@@ -7,6 +7,7 @@ It is rendered once, in the caller's format, by `proxy/errors.py`. Anyone may im
 it imports nothing of the gateway.
 """
 
+import re
 from typing import Literal
 
 Source = Literal["client", "gateway", "upstream"]
@@ -51,6 +52,18 @@ CODES: dict[str, tuple[int, Source, Retry]] = {
     "shutting_down": (503, "gateway", "yes"),
     "upstream_timeout": (504, "upstream", "never"),
 }
+
+
+_SECRET = re.compile(
+    r"(?i)(\b(?:bearer|basic)\s+)[^\s\"',;]+"
+    r"|((?:x-api-key|x-goog-api-key|api-key|authorization|[?&]key)[\"']?\s*[:=]\s*[\"']?)[^\s\"'&,;]+"
+    r"|\b(?:sk|gw|gsk|xai|AIza|pplx|rk|pk)[-_]?[A-Za-z0-9_-]{16,}"
+)
+
+
+def scrub(text: str) -> str:
+    """A text without anything that looks like a credential: fit for the log, or for an error."""
+    return _SECRET.sub(lambda match: (match[1] or match[2] or "") + "[redacted]", text)
 
 
 class GatewayError(Exception):

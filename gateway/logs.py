@@ -5,27 +5,17 @@ mistake elsewhere cannot put one there. Keys appear as their hint (prefix and fo
 """
 
 import logging
-import re
 import sys
 import time
 
 import orjson
 
 from gateway.config import Log
+from gateway.errors import scrub
 from gateway.ledger.entry import Entry
 from gateway.proxy.services import Caller
 
-_SECRET = re.compile(
-    r"(?i)(\b(?:bearer|basic)\s+)[^\s\"',;]+"
-    r"|((?:x-api-key|x-goog-api-key|api-key|authorization|[?&]key)[\"']?\s*[:=]\s*[\"']?)[^\s\"'&,;]+"
-    r"|\b(?:sk|gw|gsk|xai|AIza|pplx|rk|pk)[-_]?[A-Za-z0-9_-]{16,}"
-)
 _requests = logging.getLogger("gateway.requests")
-
-
-def scrub(text: str) -> str:
-    """A text without anything that looks like a credential."""
-    return _SECRET.sub(lambda match: (match[1] or match[2] or "") + "[redacted]", text)
 
 
 class _Text(logging.Formatter):
@@ -62,6 +52,8 @@ def configure(settings: Log) -> None:
     root.setLevel(settings.level.upper())
     # aiohttp's server logs quote malformed header lines, credentials included.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    # At debug it tells every statement with all of its values.
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 
 def log_request(entry: Entry, caller: Caller) -> None:

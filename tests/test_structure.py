@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "admin.routes", "admin.verbs",
     },
     "web": {"errors", "ledger", "accounts", "alerts", "config", "metrics", "proxy", "__version__"},
-    "logs": {"config", "ledger", "proxy"},
+    "logs": {"errors", "config", "ledger", "proxy"},
     "control": {
         "errors", "config", "ledger", "accounts", "alerts", "admin", "proxy", "logs",
     },

@@ -9,7 +9,7 @@ from typing import cast
 import msgspec
 
 from gateway.config import Family
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, scrub
 from gateway.ledger.records import Key
 from gateway.limits.limiter import Limits
 from gateway.proxy import claims, endpoints, headers
@@ -238,7 +238,7 @@ class Admission:
             return
         raise GatewayError(
             "unknown_model_pricing",
-            f"Unknown model pricing: what {endpoint.path[:200]} costs at "
+            f"Unknown model pricing: what {scrub(endpoint.path[:200])} costs at "
             f"{provider.name} cannot be metered, so keys of this gateway may not call it",
             stage="routing",
         )

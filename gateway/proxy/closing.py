@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.ledger.catalog import Model
 from gateway.ledger.entry import Entry, Failure, Status
-from gateway.proxy import settlement
+from gateway.proxy import headers, settlement
 from gateway.wire.neutral import Metered
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def close(
     if metered is not None:
         entry.response_id = metered.response_id
         entry.response_model = metered.response_model
+    if len(exchange.secret) >= headers.SECRET_BYTES_MIN:
+        _forget(exchange.secret.decode("latin-1"), entry)
     if claim is not None:
         _account(exchange, entry, now)
     services.metrics.settled(entry, "other" if known is None else known.id)
@@ -98,6 +100,24 @@ def _bill(
         price_of=price_of,
     )
     return known, bill, model_multiplier
+
+
+def _forget(secret: str, entry: Entry) -> None:
+    """Take the key in use out of an upstream's words: they stay in the store for good."""
+    entry.response_id = _without(secret, entry.response_id)
+    entry.response_model = _without(secret, entry.response_model)
+    failure = entry.failure
+    if failure is not None and (secret in failure.message or secret in failure.code):
+        word = headers.REDACTED.decode()
+        entry.failure = Failure(
+            failure.stage, failure.code.replace(secret, word), failure.message.replace(secret, word)
+        )
+
+
+def _without(secret: str, told: str | None) -> str | None:
+    if told is None or secret not in told:
+        return told
+    return told.replace(secret, headers.REDACTED.decode())
 
 
 def _account(exchange: "Exchange", entry: Entry, now: float) -> None:

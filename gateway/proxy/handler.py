@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 
 from gateway.config import Family
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, scrub
 from gateway.proxy import content, counting, errors, headers
 from gateway.proxy.admission import Admission, Plan
 from gateway.proxy.claims import Claim
@@ -48,7 +48,7 @@ class Proxy:
             return
         try:
             if endpoint is None:
-                raise GatewayError("not_found", f"No such endpoint: {down.path[:200]}")
+                raise GatewayError("not_found", f"No such endpoint: {scrub(down.path[:200])}")
             if down.method not in _METHODS or (endpoint.metered and down.method != "POST"):
                 raise GatewayError("method_not_allowed", f"{down.method} is not allowed here")
             self.admission.check_open()

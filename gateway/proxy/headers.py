@@ -88,6 +88,9 @@ _OUTBOUND: dict[bytes, int] = {
 _NOTHING_LISTED = frozenset((b"", b", keep-alive", b", close"))
 _RATE_LIMITS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit")
 """How the fields begin that tell of the rate limits of whoever's key was used."""
+REDACTED = b"[redacted]"
+SECRET_BYTES_MIN = 16
+"""A shorter key is a placeholder ("none", "ollama"), which may be any word of an answer."""
 UPSTREAM_ID_HEADER = b"X-Upstream-Request-Id"
 
 _SLOTS = (b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from gateway.errors import GatewayError
-from gateway.proxy import errors
+from gateway.proxy import errors, headers
 from gateway.proxy.connection import Broken, Lines
 from gateway.proxy.server import nowhere
 from gateway.wire.format import BodyTap, StreamTap
@@ -54,6 +54,20 @@ class Relay:
         self._held_bytes += len(data)
         if self._held_bytes > HELD_BYTES_MAX:
             self.exchange.client_paused()
+
+    def _fit(self, out: bytes) -> bytes:
+        """Bytes for the caller, without the operator's key where an upstream's error quotes it.
+
+        A caller's own key is theirs to be told of: those answers pass as they came.
+        """
+        secret = self.exchange.secret
+        if (
+            len(secret) >= headers.SECRET_BYTES_MIN
+            and self.exchange.caller.key is not None
+            and secret in out
+        ):
+            return out.replace(secret, headers.REDACTED)
+        return out
 
     def _let_go(self) -> None:
         """It went out: read on, unless the client is the slow one now."""
@@ -125,7 +139,7 @@ class Buffered(Relay):
         self.exchange.answered(metered, self._durable)
 
     def _durable(self) -> None:
-        body = self._pieces[0]
+        body = self._fit(self._pieces[0])
         exchange = self.exchange
         size = exchange.bodyless_length if exchange.bodyless else b"%d" % len(body)
         length = b"" if size is None else b"content-length: %b\r\n" % size
@@ -189,7 +203,7 @@ class Streamed(Relay):
     def pass_on(self, out: bytes) -> None:
         """Send on what the tap let go, or keep it until the head may go out."""
         if out:
-            self._last = out
+            self._last = out = self._fit(out)
             if self._state == "open":
                 self._write(self._frame(out))
             else:
@@ -247,7 +261,8 @@ class Streamed(Relay):
     def _durable(self) -> None:
         """The receipt is durable: the rest may go."""
         self._state = "settled"
-        self._backlog.append(self._tap.drop_partial() if self._error else self._tap.release())
+        rest = self._tap.drop_partial() if self._error else self._tap.release()
+        self._backlog.append(self._fit(rest))
         self._backlog.append(self._error)
         self._begin()
         if self._ended:

@@ -19,7 +19,8 @@ def choose(exchange: "Exchange", status: int, answer: Answer) -> Relay:
     """The relay for an answer; notes its length and the upstream's id of it on the exchange."""
     length = answer.content_length
     exchange.content_length = int(length) if length is not None and length.isdigit() else None
-    if answer.request_id is not None:
+    quotes = exchange.secret and exchange.secret in (answer.request_id or b"")
+    if answer.request_id is not None and not quotes:
         exchange.upstream_request_id = answer.request_id.decode("latin-1")
     if exchange.translation is not None:
         return translated.choose(exchange, exchange.translation, status, answer)

@@ -204,7 +204,8 @@ class TranslatedBody(Buffered):
     def _refused(self, error: AnswerError) -> None:
         """200, and yet no answer: a blocked prompt, a failed response."""
         code = "invalid_request" if error.type == "content_filter" else "bad_upstream_response"
-        message = error.message or "The upstream gave no answer"
+        told = self._fit(error.message.encode("utf-8", "replace")).decode()
+        message = told or "The upstream gave no answer"
         self.exchange.refuse_answer(code, message, "upstream_status")
 
     def _fail(self, error: AnswerError, status: int) -> None:

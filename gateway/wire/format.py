@@ -23,7 +23,7 @@ class StreamTap(Protocol):
     `feed` takes the bytes as they arrived, cut anywhere, and returns those that may go on to the
     client now: whole events only, so that an error event can always be added on a boundary, and a
     partial event waits (up to PARTIAL_EVENT_BYTES_MAX, after which it is let through). The
-    common piece, whole events with nothing held, comes back as the same object.
+    common piece, whole events with nothing held and no error told, comes back as the same object.
 
     Once the format's terminal event (`data: [DONE]`, `message_stop`, `response.completed`,
     `response.incomplete`, `response.failed`) is in, `terminal` is True; that event and all that
