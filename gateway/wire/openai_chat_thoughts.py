@@ -10,6 +10,7 @@ Source: openrouter.ai/docs/use-cases/reasoning-tokens, api-docs.deepseek.com (20
 traffic (0a9ac71a, 5e1c1635, 84febfbd).
 """
 
+import msgspec
 import orjson
 from msgspec import Raw
 
@@ -23,6 +24,14 @@ _OPAQUE = ("signature", "data")
 
 SEPARATOR = "\n\n"
 """Between the texts of one answer's thinking blocks, where a format has but one field for them."""
+
+
+def json_of(value: object) -> bytes:
+    """JSON of what was decoded from a provider's; `null` where it is nested too deep for that."""
+    try:
+        return msgspec.json.encode(value)
+    except RecursionError:
+        return b"null"
 
 
 class Details:
@@ -61,7 +70,7 @@ class Details:
         found = list(self._found.values())
         if not any(one.get(name) for one in found for name in _OPAQUE):
             return None
-        return Signature(NAME, orjson.dumps(found).decode())
+        return Signature(NAME, json_of(found).decode())
 
     def clear(self) -> None:
         """Begin anew."""
