@@ -68,7 +68,7 @@ def close(
         entry.response_model = metered.response_model
     if len(exchange.secret) >= headers.SECRET_BYTES_MIN:
         _forget(exchange.secret.decode("latin-1"), entry)
-    if claim is not None:
+    if caller.key is not None:
         _account(exchange, entry, now)
     services.metrics.settled(entry, "other" if known is None else known.id)
     if services.log_request is not None:
@@ -121,13 +121,17 @@ def _without(secret: str, told: str | None) -> str | None:
 
 
 def _account(exchange: "Exchange", entry: Entry, now: float) -> None:
-    """Settle the claim and count the day's sums, as the ledger will when it writes the entry."""
+    """Settle the claim, if there is one, and count the day's sums as the ledger will.
+
+    It counts every receipt, those of refused calls too: a restart must not change what was told.
+    """
     claim, key = exchange.claim, exchange.caller.key
-    assert claim is not None
     assert key is not None
     tokens = 0 if entry.usage is None else entry.usage.total_tokens
     charged = entry.cost_nano_usd or 0
-    if not exchange.sent_at and entry.failure is not None and entry.failure.stage in _REFUSED:
+    if claim is None:
+        pass  # refused before it took anything
+    elif not exchange.sent_at and entry.failure is not None and entry.failure.stage in _REFUSED:
         claim.cancel()  # nothing was sent: a refusal consumes nothing
     else:
         claim.settle(charged, tokens, now)
