@@ -1,10 +1,10 @@
 """The page about what is lost between formats: made from the code, and the code keeps to it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from translation_cases import PAIRS
 
 from gateway.errors import GatewayError
 from gateway.wire import build_table, registry
@@ -13,11 +13,6 @@ from gateway.wire.format import Dialect
 from gateway.wire.translate import losses
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/formats.md"
-
-
-def pairs() -> Iterator[tuple[str, str]]:
-    for caller in registry.DIALECTS:
-        yield from ((caller, target) for target in registry.DIALECTS if target != caller)
 
 
 def test_the_page_is_what_the_dialects_say() -> None:
@@ -52,7 +47,7 @@ def test_a_row_has_what_the_caller_can_say_and_the_target_cannot() -> None:
     assert "| a | nothing | nothing |" in shown
 
 
-@pytest.mark.parametrize("pair", pairs(), ids="->".join)
+@pytest.mark.parametrize("pair", PAIRS, ids="->".join)
 def test_what_the_page_says_is_what_happens(pair: tuple[str, str]) -> None:
     caller, target = (registry.DIALECTS[name] for name in pair)
     for feature in build_table.WORDS:
