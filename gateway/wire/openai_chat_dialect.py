@@ -1,8 +1,8 @@
 """OpenAI chat as one of the formats that are translated into each other: its eight parts.
 
 What they read and write is in `openai_chat_requests.py` (reading requests, what is supported),
-`openai_chat_upstream.py` (writing them), `openai_chat_answers.py`, `openai_chat_streams.py` (reading
-streams) and `openai_chat_chunks.py` (writing them). Used by the registry.
+`openai_chat_upstream.py` (writing them), `openai_chat_answers.py`, `openai_chat_streams.py`
+(reading streams) and `openai_chat_chunks.py` (writing them). Used by the registry.
 """
 
 from gateway.wire import openai_chat_answers as answers

@@ -257,7 +257,8 @@ class _Reader:
         if thinking is not None:
             self._uses("thinking_history", f"{at}.{shapes.thought_field(found)}")
             blocks.append(thinking)
-        blocks += self._content(found.content, f"{at}.content")
+        if found.content != "":  # beside calls it says nothing, and some formats refuse it
+            blocks += self._content(found.content, f"{at}.content")
         if found.refusal:
             blocks.append(Refusal(found.refusal))
         if shapes.sent(found.audio):

@@ -21,9 +21,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     """How a server takes what not all take alike. None or False: it has no place for it."""
 
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    effort: Literal["family", "plain", "object", "switch", "on_off"] = "plain"
+    effort: Literal["family", "plain", "object", "switch", "high"] = "plain"
     """`reasoning_effort` as the model's family knows it; low to high; OpenRouter's `reasoning`;
-    `thinking` on or off (with the effort beside it: DeepSeek); "none" or "high"."""
+    `thinking` on or off (with the effort beside it: DeepSeek); "high" or nothing."""
     thoughts: Literal["reasoning_content", "reasoning"] | None = "reasoning_content"
     details: bool = False
     cache_control: bool = False
@@ -62,7 +62,7 @@ _FRONT = Server(
     document_url="file",
 )
 _MISTRAL = Server(
-    effort="on_off",
+    effort="high",
     thoughts=None,
     user=False,
     seed="random_seed",
@@ -123,9 +123,9 @@ def efforts_of(model: str) -> tuple[Effort, ...]:
 
 
 def nearest(effort: Effort, known: tuple[Effort, ...]) -> Effort:
-    """The effort among `known`, which is not empty, that comes closest."""
+    """The effort among `known`, which is not empty, that comes closest; rather more than less."""
     place = _EFFORTS.index(effort)
-    return min(known, key=lambda one: abs(_EFFORTS.index(one) - place))
+    return min(known, key=lambda one: (abs(_EFFORTS.index(one) - place), -_EFFORTS.index(one)))
 
 
 def effort_of(budget_tokens: int | None) -> Effort | None:

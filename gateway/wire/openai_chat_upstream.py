@@ -445,19 +445,21 @@ class _Writer:
         match self.server.effort:
             case "object":
                 body["reasoning"] = _reasoning_object(asked)
+                return
             case "switch":
                 self._switch(body, asked, effort)
-            case "on_off":
-                self._clamped(body, effort, ("none", "high"))
+            case "high":
+                self._clamped(body, effort, ("high",))
             case "plain":
-                self._clamped(body, None if effort == "none" else effort, PLAIN_EFFORTS)
-                if effort == "none":
-                    self._ignore("reasoning", "reasoning")
+                self._clamped(body, effort, PLAIN_EFFORTS)
             case "family":
-                self._clamped(body, effort, efforts_of(self._toward.model))
+                # Newer models do not think unless they are told to.
+                as_it_sees_fit: Effort | None = "medium" if (asked.budget_tokens or 0) < 0 else None
+                self._clamped(body, effort or as_it_sees_fit, efforts_of(self._toward.model))
             case kind:
                 assert_never(kind)
-        if effort is None and asked.show is not None and self.server.effort != "object":
+        unsaid = effort is None and not {"thinking", "reasoning_effort"} & body.keys()
+        if unsaid and (asked.show is not None or asked.budget_tokens is not None):
             self._ignore("reasoning", "reasoning")
 
     def _switch(self, body: _Object, asked: Reasoning, effort: Effort | None) -> None:
@@ -468,12 +470,15 @@ class _Writer:
             self._clamped(body, asked.effort, PLAIN_EFFORTS)
 
     def _clamped(self, body: _Object, effort: Effort | None, known: tuple[Effort, ...]) -> None:
-        """The nearest effort that the model knows; told where it is another one, or none."""
+        """The nearest effort that the model knows; told where it is another one, or none.
+
+        Not to think at all cannot be asked of a model that does not know it by its name.
+        """
         if effort is None:
             return
         if effort not in known:
             self._ignore("reasoning", "reasoning")
-        if known:
+        if known and (effort != "none" or len(known) > len(PLAIN_EFFORTS)):
             body["reasoning_effort"] = nearest(effort, known)
 
 
