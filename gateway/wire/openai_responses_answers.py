@@ -38,7 +38,7 @@ from gateway.wire.lenient import ABSENT
 from gateway.wire.neutral import Usage
 from gateway.wire.openai_chat import read_usage
 from gateway.wire.openai_responses_bodies import function_name, text_format, tool_choice, tools
-from gateway.wire.openai_responses_items import NAME
+from gateway.wire.openai_responses_items import NAME, signature_of, signed_item
 
 ERROR_TEXT_CHARS_MAX = 2000
 
@@ -174,7 +174,8 @@ def thinking_of(item: Json) -> Thinking | None:
     text = "\n\n".join(filter(None, (string(part, "text") for part in parts)))
     if not text and not encrypted:
         return None
-    return Thinking(text, Signature(NAME, encrypted) if encrypted else None)
+    signature = signature_of(string(item, "id"), encrypted) if encrypted else None
+    return Thinking(text, signature)
 
 
 def citations_of(annotations: object) -> list[Citation]:
@@ -471,7 +472,11 @@ def reasoning_item(name: str, block: Thinking, text: str) -> Json:
     if signature is not None:
         own = signature.format == NAME
         kind: signatures.Kind = "redacted" if block.redacted else "thinking"
-        item["encrypted_content"] = signature.value if own else signatures.sealed(signature, kind)
+        if own:
+            kept, item["encrypted_content"] = signed_item(signature)
+            item["id"] = kept or name
+        else:
+            item["encrypted_content"] = signatures.sealed(signature, kind)
     return item
 
 

@@ -37,7 +37,7 @@ from gateway.wire.conversation import (
     ToolResult,
 )
 from gateway.wire.format import Toward
-from gateway.wire.openai_responses_items import NAME
+from gateway.wire.openai_responses_items import NAME, signed_item
 
 CALL_ID_CHARS_MAX = 64
 USER_CHARS_MAX = 64
@@ -245,6 +245,7 @@ class _Writing:
         self._request = request
         self._custom: set[str] = set()
         self._parts: list[Json | Raw] = []
+        self._said_so_far = ""  # the assistant's words, which are one text without parts
         self._thoughts: list[Json] = []  # they go out with the item that follows them
 
     def leave_out(self, feature: Feature, usual: str) -> None:
@@ -279,15 +280,15 @@ class _Writing:
         if self._parts:
             parts, self._parts = self._parts, []
             self._item({"type": "message", "role": role, "content": parts})
+        if self._said_so_far:
+            text, self._said_so_far = self._said_so_far, ""
+            self._item({"type": "message", "role": role, "content": text})
 
     def _said(self, block: Block) -> None:
         """Write a block of the assistant's side."""
         match block:
-            case Text(text=text):
-                if text:
-                    self._parts.append({"type": "output_text", "text": text})
-            case Refusal(text=text):
-                self._parts.append({"type": "refusal", "refusal": text})
+            case Text(text=text) | Refusal(text=text):
+                self._said_so_far += text
             case Thinking():
                 self._flush("assistant")
                 self._thinking(block)
@@ -314,9 +315,10 @@ class _Writing:
             self.leave_out("thinking_history", "messages")
             return
         summary = [{"type": "summary_text", "text": block.text}] if block.text else []
-        self._thoughts.append(
-            {"type": "reasoning", "summary": summary, "encrypted_content": signature.value}
-        )
+        item, encrypted = signed_item(signature)
+        thought = {"type": "reasoning", "summary": summary, "encrypted_content": encrypted}
+        # Without its id it is taken too, under another one it is refused.
+        self._thoughts.append(thought if item is None else {"id": item, **thought})
 
     def _call(self, block: ToolCall) -> None:
         call_id = _call_id(block.id)

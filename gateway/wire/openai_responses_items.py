@@ -55,6 +55,7 @@ T = TypeVar("T")
 
 
 class _Item(msgspec.Struct, gc=False):
+    id: str | None = None
     type: str | None = None
     role: str | None = None
     content: Raw = _ABSENT
@@ -247,7 +248,7 @@ class Reading:
             return
         self.spell("thinking_history", at)
         foreign = signatures.opened(item.encrypted_content)
-        signature, kind = foreign or (Signature(NAME, item.encrypted_content), "thinking")
+        signature, kind = foreign or (signature_of(item.id, item.encrypted_content), "thinking")
         if kind == "next":
             self._signature = signature
         elif kind == "previous":
@@ -330,14 +331,15 @@ class Reading:
             return None
         if not part.image_url:
             raise refuse(f"{at}.image_url is required.", f"{at}.image_url")
-        if (part.detail or "auto") != "auto":
+        detail = None if part.detail == "auto" else part.detail
+        if detail is not None:
             self.spell("image_detail", f"{at}.detail")
         inline = from_data_uri(part.image_url)
         if inline is None:
             self.spell("image_url", f"{at}.image_url")
-            return Image(url=part.image_url, detail=part.detail)
+            return Image(url=part.image_url, detail=detail)
         self.spell("image_data", f"{at}.image_url")
-        return Image(inline[0], inline[1], detail=part.detail)
+        return Image(inline[0], inline[1], detail=detail)
 
     def _file(self, part: _Part, at: str) -> Block | None:
         if part.file_url:
@@ -404,6 +406,17 @@ class Reading:
             name = f"{prefix}{joint}{tool.name}"
             self._namespaces[prefix, tool.name] = name
             self.tools.append(msgspec.structs.replace(tool, name=name, namespace=prefix))
+
+
+def signature_of(item: str | None, encrypted: str) -> Signature:
+    """The signature of a reasoning item: encrypted for its id alone, so both belong to it."""
+    return Signature(NAME, f"{item} {encrypted}" if item and " " not in item else encrypted)
+
+
+def signed_item(signature: Signature) -> tuple[str | None, str]:
+    """The id and the encrypted content of which `signature_of` made a signature."""
+    item, space, encrypted = signature.value.partition(" ")
+    return (item, encrypted) if space else (None, signature.value)
 
 
 def from_data_uri(uri: str) -> tuple[str, str] | None:

@@ -189,7 +189,7 @@ def read_request(body: bytes, *, model: str | None, stream: bool | None) -> Requ
     reading.read_input(fields.raw("input"))
     output, reasoning = _read_output(fields, reading), _read_reasoning(fields, reading)
     name = model or fields.take("model", STRING)
-    if not name:
+    if not name and "stored_state" not in reading.spelled:
         raise refuse("model is required.", "model")
     include = fields.take("include", _STRINGS) or []
     top_logprobs = _read_include(include, fields.take("top_logprobs", _INT), reading)
@@ -202,7 +202,7 @@ def read_request(body: bytes, *, model: str | None, stream: bool | None) -> Requ
     user_field = "user" if fields.raw("user") else "safety_identifier"
     return Request(
         format=NAME,
-        model=name,
+        model=name or "",
         stream=fields.take("stream", _BOOL) or False if stream is None else stream,
         system=tuple(reading.system),
         messages=reading.messages(),
