@@ -1,0 +1,539 @@
+"""Gemini streams: SSE or one JSON array to events, and events to either.
+
+Read: a chunk holds whole parts, text in pieces, calls complete. There is no terminal: older models
+say `STOP` in every chunk, so choices finish with the stream, if each has told a reason by then.
+The last usage stands as a whole. Written: a call's arguments wait until they are complete; the
+reason to finish comes with the last chunk, so that a stream that was cut has none. A keep-alive is
+an empty line, as Google's SDKs take a comment for JSON. Pure; usage is read by the meter of
+`gemini.py`. Source: ai.google.dev API reference, "streamGenerateContent" (November 2026).
+"""
+
+from typing import assert_never
+
+import msgspec
+from msgspec import Raw
+
+from gateway.wire import gemini, lenient, sse
+from gateway.wire import gemini_answers as answers
+from gateway.wire import gemini_parts as parts
+from gateway.wire.conversation import (
+    AnswerError,
+    Audio,
+    Block,
+    Citation,
+    Document,
+    Image,
+    Opaque,
+    Refusal,
+    Signature,
+    Text,
+    Thinking,
+    ToolCall,
+)
+from gateway.wire.events import (
+    BlockStart,
+    BlockStop,
+    Delta,
+    Event,
+    Finish,
+    MessageEnd,
+    MessageStart,
+    Ping,
+    StreamError,
+    Truncated,
+)
+from gateway.wire.format import Asked
+from gateway.wire.neutral import Metered, StreamFault, Usage
+from gateway.wire.tap import TAP_EVENT_BYTES_MAX
+from gateway.wire.tap import Answer as MeterState
+
+GROUNDED_TEXT_BYTES_MAX = 1024 * 1024
+"""Text kept of a choice to tell which of it a source supports; beyond it places are not told."""
+
+
+class _Choice:
+    """What is known of one choice of a stream that is read."""
+
+    __slots__ = ("called", "grounding", "kept", "number", "open", "reason", "text", "texts")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.open = -1  # the index of its open block
+        self.text: type[Text] | type[Thinking] | None = None  # what that is
+        self.reason = ""
+        self.called = False
+        self.grounding = answers.ABSENT
+        self.texts: list[list[str]] = []
+        self.kept = 0
+
+
+class _Elements(gemini.GeminiArrayTap):
+    """Splits a JSON array into its elements; what the tap passes on is of no interest."""
+
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[bytes] = []
+
+    def _element(self, data: bytes) -> None:
+        self.found.append(data)
+
+    @property
+    def inside(self) -> bool:
+        """Whether an element has begun that has not ended."""
+        return self._depth > 0
+
+
+class GeminiStreamReader:
+    """Reads one stream; see `format.StreamReader`.
+
+    Events of up to TAP_EVENT_BYTES_MAX are kept until they are whole: an image is one event.
+    """
+
+    __slots__ = (
+        "_array", "_began", "_choices", "_ids", "_next", "_out", "_over", "_partial", "_state",
+        "_text_bytes", "_usage",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._partial = bytearray()
+        self._array: _Elements | None = None
+        self._began = False
+        self._choices: dict[int, _Choice] = {}
+        self._ids = answers.CallIds()
+        self._next = 0
+        self._out: list[Event] = []
+        self._over = False
+        self._state = MeterState()
+        self._usage = answers.ABSENT
+        self._text_bytes = 0
+
+    def feed(self, data: bytes) -> list[Event]:
+        """See `format.StreamReader.feed`."""
+        if self._over or not data:
+            return []
+        if self._array is not None:
+            return self._elements(data)
+        start = 0
+        if self._partial:
+            start = max(0, len(self._partial) - sse.END_LOOKBACK)
+            self._partial += data
+            if self._began and sse.event_end(self._partial, start) < 0:
+                return self._wait()
+            data, self._partial = bytes(self._partial), bytearray()
+        if not self._began and self._is_array(data):
+            return self._elements(data)
+        return self._events(data, start)
+
+    def eof(self) -> list[Event]:
+        """See `format.StreamReader.eof`."""
+        if self._over:
+            return []
+        if self._partial.strip():
+            rest, self._partial = bytes(self._partial), bytearray()
+            data = sse.data_of(rest)
+            if data and lenient.decode(answers.CHUNK, data) is None:
+                self._over = True
+                raise Truncated
+            self._event(rest)
+        cut = self._array is not None and self._array.inside
+        if not self._over:
+            unfinished = not all(choice.reason for choice in self._choices.values())
+            if cut or unfinished or not self._choices:
+                self._over = True
+                raise Truncated
+            self._finish()
+        out, self._out = self._out, []
+        return out
+
+    def metered(self) -> Metered:
+        """See `format.StreamReader.metered`."""
+        self._state.usage = gemini.read_usage(self._usage)
+        return self._state.metered(self._text_bytes)
+
+    # From bytes to chunks.
+
+    def _is_array(self, data: bytes) -> bool:
+        head = data[:1]
+        if head == b"d":
+            return False
+        if head in b" \t\r\n\xef":
+            head = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        if head not in (b"[", b"{"):
+            return False
+        self._array = _Elements()
+        return True
+
+    def _elements(self, data: bytes) -> list[Event]:
+        assert self._array is not None
+        self._array.feed(data)
+        for element in self._array.found:
+            if not self._over:
+                self._chunk(element)
+        self._array.found.clear()
+        out, self._out = self._out, []
+        return out
+
+    def _events(self, data: bytes, start: int) -> list[Event]:
+        at = 0
+        while not self._over and (end := sse.event_end(data, start)) >= 0:
+            self._event(data[at:end])
+            at = start = end
+        if at < len(data) and not self._over:
+            self._partial = bytearray(memoryview(data)[at:])
+        return self._wait()
+
+    def _wait(self) -> list[Event]:
+        if len(self._partial) > TAP_EVENT_BYTES_MAX:
+            self._fail(AnswerError("The upstream sent an event that is too large."))
+        out, self._out = self._out, []
+        return out
+
+    def _event(self, event: bytes) -> None:
+        data = sse.data_of(event)
+        if data:
+            self._chunk(data)
+        elif event.strip():
+            self._began = True
+            self._out.append(Ping())
+
+    # From chunks to events.
+
+    def _chunk(self, data: bytes) -> None:
+        self._began = True
+        chunk = lenient.decode(answers.CHUNK, data)
+        if chunk is None:
+            self._fail(AnswerError("The upstream sent an event that is not Gemini's."))
+            return
+        if not self._state.response_id:
+            self._state.response_id = chunk.response_id or None
+        if not self._state.response_model:
+            self._state.response_model = chunk.model_version or None
+        if chunk.usage_metadata and b"okenCount" in bytes(chunk.usage_metadata):
+            self._usage = chunk.usage_metadata
+        if chunk.error or chunk.prompt_feedback is not None:
+            error = answers.refusal_of(chunk)
+            if error is not None:
+                self._fail(error)
+                return
+        if not self._ids.seed:
+            self._start(chunk, data)
+        for position, candidate in enumerate(chunk.candidates or ()):
+            self._candidate(candidate, position, data)
+            if self._over:
+                return
+
+    def _start(self, chunk: answers.Chunk, data: bytes) -> None:
+        self._ids.begin(chunk.response_id, data)
+        usage = gemini.read_usage(chunk.usage_metadata)
+        self._out.append(
+            MessageStart(chunk.response_id, chunk.model_version, usage, answers.created(chunk))
+        )
+
+    def _fail(self, error: AnswerError) -> None:
+        self._over = True
+        self._partial = bytearray()
+        self._state.fault = StreamFault(error.type, error.message)
+        self._out.append(StreamError(error.message, error.type, error.code))
+
+    def _candidate(self, candidate: answers.Candidate, position: int, data: bytes) -> None:
+        number = candidate.index if candidate.index is not None else position
+        choice = self._choices.get(number)
+        if choice is None:
+            choice = self._choices[number] = _Choice(number)
+        said = candidate.content.parts if candidate.content is not None else None
+        for place, part in enumerate(said or ()):
+            whole = part.function_call or part.inline_data
+            if not whole and (part.text is not None or part.thought_signature is not None):
+                self._text(choice, part)
+                continue
+            block = answers.read_part(part, self._ids) if whole else None
+            block = block or answers.opaque_part(data, position, place)
+            if block is not None:
+                self._whole(choice, block)
+        if candidate.grounding_metadata:
+            choice.grounding = candidate.grounding_metadata
+        if candidate.finish_reason:
+            choice.reason = candidate.finish_reason
+            error = answers.failure(candidate)
+            if error is not None:
+                self._fail(error)
+
+    def _text(self, choice: _Choice, part: answers.AnswerPart) -> None:
+        kind = Thinking if part.thought else Text
+        text = part.text or ""
+        if choice.text is not kind:
+            if not text and not part.thought_signature:
+                return
+            self._open(choice, parts.text_block("", None, thought=bool(part.thought)), kind)
+        if text:
+            self._text_bytes += len(text)
+            self._out.append(Delta(choice.open, text))
+            if kind is Text and choice.kept <= GROUNDED_TEXT_BYTES_MAX:
+                choice.kept += len(text)
+                choice.texts[-1].append(text)
+        found = parts.read_signature(part.thought_signature)
+        if found is not None:
+            signature = found[0]
+            self._out.append(Delta(choice.open, signature.value, "signature", signature.format))
+            # What comes next is another part: its signature would not be this one's.
+            self._close(choice)
+
+    def _whole(self, choice: _Choice, block: Block) -> None:
+        if isinstance(block, ToolCall):
+            choice.called = True
+            self._text_bytes += len(block.name) + len(block.arguments)
+            self._open(choice, msgspec.structs.replace(block, arguments=""), None)
+            self._out.append(Delta(choice.open, block.arguments, "arguments"))
+        else:
+            self._open(choice, block, None)
+        self._close(choice)
+
+    def _open(
+        self, choice: _Choice, block: Block, kind: type[Text] | type[Thinking] | None
+    ) -> None:
+        self._close(choice)
+        choice.open, choice.text = self._next, kind
+        self._next += 1
+        if kind is Text:
+            choice.texts.append([])
+        self._out.append(BlockStart(choice.open, block, choice.number))
+
+    def _close(self, choice: _Choice) -> None:
+        if choice.open >= 0:
+            self._out.append(BlockStop(choice.open))
+            choice.open, choice.text = -1, None
+
+    def _finish(self) -> None:
+        self._over = True
+        self._state.complete = True
+        for choice in self._choices.values():
+            self._close(choice)
+            if choice.grounding:
+                self._cite(choice)
+            stop = answers.stop_of(choice.reason, called=choice.called)
+            assert stop is not None, "a failure has ended the stream before"
+            self._out.append(Finish(stop, None, choice.number))
+        self._out.append(MessageEnd(gemini.read_usage(self._usage)))
+
+    def _cite(self, choice: _Choice) -> None:
+        texts = ["".join(pieces) for pieces in choice.texts]
+        kept = texts if choice.kept <= GROUNDED_TEXT_BYTES_MAX else []
+        for citation in answers.read_citations(choice.grounding, kept):
+            self._whole(choice, citation)
+
+
+class _Written:
+    """What is known of one block of a stream that is written."""
+
+    __slots__ = ("arguments", "block", "choice", "head")
+
+    def __init__(self, block: Block, choice: int, head: bytes) -> None:
+        self.block = block
+        self.choice = choice
+        self.head = head  # all of a text chunk that comes before the text
+        self.arguments: list[str] = []
+
+
+class _Spoken:
+    """What is known of one choice of a stream that is written."""
+
+    __slots__ = ("cited", "cut", "finish", "refused", "text")
+
+    def __init__(self) -> None:
+        self.cited: list[Citation] = []
+        self.cut = False
+        self.refused = False
+        self.text: list[str] = []
+        self.finish: Finish | None = None
+
+
+_ERRORS: dict[str, tuple[int, str]] = {
+    "INVALID_ARGUMENT": (400, "INVALID_ARGUMENT"),
+    "invalid_request_error": (400, "INVALID_ARGUMENT"),
+    "content_filter": (400, "INVALID_ARGUMENT"),
+    "FAILED_PRECONDITION": (400, "FAILED_PRECONDITION"),
+    "PERMISSION_DENIED": (403, "PERMISSION_DENIED"),
+    "NOT_FOUND": (404, "NOT_FOUND"),
+    "not_found_error": (404, "NOT_FOUND"),
+    "RESOURCE_EXHAUSTED": (429, "RESOURCE_EXHAUSTED"),
+    "rate_limit_error": (429, "RESOURCE_EXHAUSTED"),
+    "rate_limit_exceeded": (429, "RESOURCE_EXHAUSTED"),
+    "insufficient_quota": (429, "RESOURCE_EXHAUSTED"),
+    "UNAVAILABLE": (503, "UNAVAILABLE"),
+    "overloaded_error": (503, "UNAVAILABLE"),
+    "DEADLINE_EXCEEDED": (504, "DEADLINE_EXCEEDED"),
+    "timeout_error": (504, "DEADLINE_EXCEEDED"),
+}
+_INTERNAL = (500, "INTERNAL")
+
+
+class GeminiStreamWriter:
+    """Writes one stream; see `format.StreamWriter`.
+
+    Chunks tell the usage that is known by then, the last one all of it. `asked.array` makes the
+    stream one JSON array.
+    """
+
+    __slots__ = ("_array", "_blocks", "_choices", "_head", "_over", "_tail", "_wrote", "asked")
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self._array = asked.array
+        self._blocks: dict[int, _Written] = {}
+        self._choices: dict[int, _Spoken] = {}
+        self._wrote = False
+        self._over = False
+        self._head = b"" if asked.array else b"data: "
+        self._tail = self._ending(None)
+
+    def write(self, event: Event) -> bytes:
+        """See `format.StreamWriter.write`."""
+        if self._over:
+            return b""
+        match event:
+            case Delta():
+                return self._delta(event)
+            case BlockStart():
+                return self._block_start(event)
+            case BlockStop(index=index):
+                return self._block_stop(self._blocks.pop(index, None))
+            case Finish():
+                self._spoken(event.choice).finish = event
+                return b""
+            case MessageStart():
+                self._tail = self._ending(event.usage)
+                return b""
+            case MessageEnd():
+                return self._end(event)
+            case StreamError():
+                return self._error(event)
+            case Ping():
+                return b"\n" if self._array else b"\r\n"
+            case _:
+                assert_never(event)
+
+    def _ending(self, usage: Usage | None) -> bytes:
+        """All of a chunk that comes after its candidates."""
+        rest: dict[str, object] = {}
+        if usage is not None:
+            rest["usageMetadata"] = answers.usage_metadata(usage)
+        rest |= {"modelVersion": self.asked.model, "responseId": self.asked.id}
+        end = b"" if self._array else b"\r\n\r\n"
+        return b"]," + msgspec.json.encode(rest)[1:] + end
+
+    def _spoken(self, choice: int) -> _Spoken:
+        found = self._choices.get(choice)
+        if found is None:
+            found = self._choices[choice] = _Spoken()
+        return found
+
+    def _framed(self, chunk: bytes) -> bytes:
+        """A chunk with what comes before it in an array."""
+        if not self._array:
+            return chunk
+        opening = b",\r\n" if self._wrote else b"["
+        self._wrote = True
+        return opening + chunk
+
+    def _candidates(self, candidates: bytes) -> bytes:
+        return self._framed(self._head + b'{"candidates":[' + candidates + self._tail)
+
+    def _part(self, part: answers.Json | Raw | None, choice: int) -> bytes:
+        if part is None:
+            return b""
+        return self._candidates(
+            b'{"content":{"parts":[%b],"role":"model"},"index":%d}'
+            % (msgspec.json.encode(part), choice)
+        )
+
+    def _block_start(self, event: BlockStart) -> bytes:
+        block, choice = event.block, event.choice
+        thought = b'"thought":true,' if isinstance(block, Thinking) else b""
+        head = self._head + b'{"candidates":[{"content":{"parts":[{' + thought + b'"text":'
+        self._blocks[event.index] = written = _Written(block, choice, head)
+        spoken = self._spoken(choice)
+        match block:
+            case Citation():
+                spoken.cited.append(block)
+            case ToolCall():
+                if block.arguments:
+                    written.arguments.append(block.arguments)
+            case Text() | Refusal():
+                spoken.refused = spoken.refused or isinstance(block, Refusal)
+                spoken.text.append(block.text)
+                return self._part(answers.write_part(block), choice)
+            case Thinking() | Image() | Document() | Audio() | Opaque():
+                return self._part(answers.write_part(block), choice)
+            case _:
+                pass
+        return b""
+
+    def _delta(self, event: Delta) -> bytes:
+        written = self._blocks.get(event.index)
+        if written is None or not event.text:
+            return b""
+        if event.kind == "arguments" or isinstance(written.block, ToolCall):
+            return self._call_delta(event, written)
+        if event.kind == "signature":
+            return self._signature(event, written)
+        if not isinstance(written.block, Thinking):
+            self._choices[written.choice].text.append(event.text)
+        chunk = b'%b%b}],"role":"model"},"index":%d}%b' % (
+            written.head, msgspec.json.encode(event.text), written.choice, self._tail,
+        )  # fmt: skip
+        return self._framed(chunk) if self._array else chunk
+
+    def _call_delta(self, event: Delta, written: _Written) -> bytes:
+        if event.kind == "arguments":
+            written.arguments.append(event.text)
+        elif event.kind == "signature" and isinstance(written.block, ToolCall):
+            signature = Signature(event.format, event.text)
+            written.block = msgspec.structs.replace(written.block, signature=signature)
+        return b""
+
+    def _signature(self, event: Delta, written: _Written) -> bytes:
+        signature = Signature(event.format, event.text)
+        redacted = False
+        part: answers.Json = {"text": ""}
+        if isinstance(written.block, Thinking):
+            part["thought"] = True
+            redacted = written.block.redacted
+        part["thoughtSignature"] = parts.write_signature(signature, redacted=redacted)
+        return self._part(part, written.choice)
+
+    def _block_stop(self, written: _Written | None) -> bytes:
+        if written is None or not isinstance(written.block, ToolCall):
+            return b""
+        call = msgspec.structs.replace(written.block, arguments="".join(written.arguments))
+        if not answers.callable_part(call):
+            self._spoken(written.choice).cut = True
+            return b""
+        return self._part(answers.write_part(call), written.choice)
+
+    def _end(self, event: MessageEnd) -> bytes:
+        self._over = True
+        if event.usage is not None:
+            self._tail = self._ending(event.usage)
+        finished = []
+        for number, spoken in sorted(self._choices.items()):
+            if spoken.finish is None:
+                continue
+            candidate: answers.Json = {
+                "content": {"parts": [{"text": ""}], "role": "model"},
+                **answers.finish(spoken.finish.stop, cut=spoken.cut, refused=spoken.refused),
+                "index": number,
+            }
+            if spoken.cited:
+                text = "".join(spoken.text)
+                candidate["groundingMetadata"] = answers.write_grounding(spoken.cited, text)
+            finished.append(msgspec.json.encode(candidate))
+        return self._candidates(b",".join(finished)) + (b"\r\n]" if self._array else b"")
+
+    def _error(self, event: StreamError) -> bytes:
+        self._over = True
+        code, status = _ERRORS.get(event.type or "", _INTERNAL)
+        error = {"error": {"code": code, "message": event.message, "status": status}}
+        chunk = self._framed(self._head + msgspec.json.encode(error))
+        return chunk + (b"\r\n]" if self._array else b"\r\n\r\n")
