@@ -22,7 +22,6 @@ from gateway.wire.anthropic_messages_blocks import (
     written_call,
     written_call_signature,
     written_citation,
-    written_image,
     written_text,
     written_thinking,
 )
@@ -34,14 +33,12 @@ from gateway.wire.conversation import (
     Choice,
     Citation,
     Document,
-    Image,
     Opaque,
     Refusal,
     StopReason,
     Text,
     Thinking,
     ToolCall,
-    ToolResult,
 )
 from gateway.wire.format import Asked
 from gateway.wire.neutral import Usage
@@ -217,7 +214,7 @@ def _written(content: tuple[Block, ...]) -> tuple[list[bytes], bool, bool]:
     refused = False
     for at, block in enumerate(content):
         if isinstance(block, ToolCall):
-            spelled = object_of(block.arguments)
+            spelled = None if block.custom else object_of(block.arguments)
             if spelled is None:
                 return out, True, refused
             if block.signature is not None and block.signature.format != FORMAT:
@@ -247,10 +244,7 @@ def _cited(content: tuple[Block, ...], at: int) -> bytes:
 
 
 def write_whole(block: Block) -> bytes | None:
-    """A block that needs no neighbour; None for what an answer has no place for.
-
-    An image is written as requests have it, which clients that know no images pass over.
-    """
+    """A block that needs no neighbour; None for what an answer has no place for: images, sound."""
     match block:
         case Thinking():
             return written_thinking(block) if block.text or block.signature else None
@@ -258,12 +252,8 @@ def write_whole(block: Block) -> bytes | None:
             return written_text(text) if text else None
         case Audio(transcript=str(text)):
             return written_text(text)
-        case Image() if block.url is not None or block.media_type is not None:
-            return written_image(block)
         case Opaque(format=format, json=json) if format == FORMAT:
             return compact(json)
-        case Text() | Citation() | ToolCall() | ToolResult() | Audio() | Image() | Document():
-            return None
         case _:
             return None
 

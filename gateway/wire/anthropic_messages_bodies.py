@@ -292,7 +292,8 @@ class _Writing:
         if wanted is not None and wanted.schema is None:
             raise self._refused("json_object", "JSON output needs a schema for this provider")
         if wanted is not None and wanted.schema is not None:
-            found["format"] = b'{"type":"json_schema","schema":%b}' % wanted.schema
+            schema = _with(wanted.schema, "description", wanted.description)
+            found["format"] = b'{"type":"json_schema","schema":%b}' % schema
         return _joined(found) if found else b""
 
     def hints(self, members: dict[str, bytes]) -> None:
@@ -349,11 +350,16 @@ def _typed(schema: bytes | None) -> bytes:
     """A schema with the `type` that this format wants at its top."""
     if schema is None:
         return b'{"type":"object","properties":{}}'
+    return _with(schema, "type", "object")
+
+
+def _with(schema: bytes, key: str, value: str | None) -> bytes:
+    """A schema with a member that it lacks; its other bytes as they are."""
     try:
         members = _OBJECT.decode(schema)
     except msgspec.DecodeError:
         return schema
-    if "type" in members:
+    if key in members or not value:
         return schema
     inner = schema.strip()[1:].lstrip()
-    return b'{"type":"object"%b%b' % (b"," if members else b"", inner)
+    return b"{%b:%b%b%b" % (quoted(key), quoted(value), b"," if members else b"", inner)

@@ -249,17 +249,16 @@ def _conversation(found: _Body, reading: _Reading) -> tuple[tuple[Block, ...], t
         )
     messages: list[Message] = []
     for at, turn in enumerate(found.messages):
-        field = f"messages.{at}"
-        blocks = _content(turn.content, field, reading)
+        blocks = _content(turn.content, f"messages.{at}.content", reading)
         texts = all(isinstance(block, Text) for block in blocks)
         if turn.role == "system" and not messages and texts:
             system += blocks
             continue
         if turn.role == "system":
-            reading.note("late_system", f"{field}.role")
+            reading.note("late_system", f"messages.{at}.role")
         messages.append(Message(turn.role, blocks))
     if messages and messages[-1].role == "assistant":
-        reading.note("prefill", f"messages.{len(found.messages) - 1}")
+        reading.note("prefill", f"messages.{len(found.messages) - 1}.role")
     if found.cache_control is not None:
         _mark_last(messages, found.cache_control)
     return system, tuple(messages)
@@ -269,7 +268,7 @@ def _content(raw: msgspec.Raw, field: str, reading: _Reading) -> tuple[Block, ..
     try:
         blocks = content(raw, reading.left_out)
     except msgspec.DecodeError as exc:
-        raise _invalid(exc, f"{field}.content" if field != "system" else field) from None
+        raise _invalid(exc, field) from None
     for block in blocks:
         _note_block(block, field, reading)
     return blocks
@@ -301,14 +300,14 @@ def _note_block(block: Block, field: str, reading: _Reading, *, result: bool = F
                 reading.note("tool_result_document", field)
         case ToolResult():
             if block.is_error:
-                reading.note("tool_result_error", f"{field}.is_error")
+                reading.note("tool_result_error", field)
             for inner in block.content:
                 _note_block(inner, field, reading, result=True)
         case Thinking():
             reading.note("thinking_history", field)
         case Opaque(kind=kind):
             of_file = kind in ("image", "document", "container_upload")
-            reading.note("file_id" if of_file else "opaque_history", f"{field} ({kind})")
+            reading.note("file_id" if of_file else "opaque_history", field)
         case _:
             pass
 
@@ -320,7 +319,7 @@ def _tool(raw: msgspec.Raw, at: int, reading: _Reading) -> Tool:
     except msgspec.DecodeError as exc:
         raise _invalid(exc, f"tools.{at}") from None
     if found.type not in (None, "custom"):
-        reading.note("provider_tools", f"tools.{at} ({found.type})")
+        reading.note("provider_tools", f"tools.{at}.type")
         return Tool(found.name, opaque=Opaque(FORMAT, bytes(raw), found.type or ""))
     if found.strict:
         reading.note("strict_tools", f"tools.{at}.strict")

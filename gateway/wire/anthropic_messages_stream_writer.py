@@ -217,6 +217,9 @@ class MessagesStreamWriter:
         return out + (writing.head + quoted(text) + _TAIL if text else b"")
 
     def _call(self, writing: _Writing, call: ToolCall) -> bytes:
+        if call.custom:
+            self._cut = True  # Plain text is no object, and is not made one.
+            return b""
         out = b""
         if call.signature is not None and call.signature.format != FORMAT:
             out = self._carry(call.signature, "next")
@@ -244,20 +247,23 @@ class MessagesStreamWriter:
                 return writing.head + quoted(delta.text) + _TAIL if writing.head else b""
             return self._said(writing, delta.text) if delta.text else b""
         if kind == "arguments":
+            if not delta.text or not writing.head:
+                return b""
             writing.pieces.append(delta.text)
-            return writing.head + quoted(delta.text) + _TAIL if delta.text else b""
+            return writing.head + quoted(delta.text) + _TAIL
         writing.signature = Signature(delta.format or FORMAT, delta.text)
         return b""
 
     def _cite(self, found: Citation) -> bytes:
+        """A citation inside the text that is open, or else the one that has just ended."""
         live = self._blocks.get(self._live)
-        text = self._cited or live
+        text = live if live is not None and isinstance(live.block, Text) else self._cited
         written = written_citation(found)
-        if text is None or not isinstance(text.block, Text) or text.number is None:
+        if text is None or written is None:
             return b""
-        if written is None:
-            return b""
-        return _delta_head(text.number, _CITATIONS_DELTA) + written + _TAIL
+        out = self._said(text, "") if text.number is None else b""
+        assert text.number is not None
+        return out + _delta_head(text.number, _CITATIONS_DELTA) + written + _TAIL
 
     def _ended(self, index: int) -> bytes:
         writing = self._blocks.get(index)
