@@ -6,6 +6,7 @@ gave. Nothing of a request may vanish: each field changes what is sent, or is na
 """
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -171,28 +172,44 @@ def without(document: Any, path: Path, *value: Any) -> Any:
 def matters(
     pair: tuple[str, str], document: Any, path: Path, whole: tuple[bytes, list[str]]
 ) -> bool:
-    """Whether a field changes what is sent or told; one that cannot go or be else is needed."""
-    told = {one.rpartition(".")[2] for one in whole[1]}
-    if any(one in told for one in path):
+    """Whether a field changes what is sent or told, or what is refused, if it goes or is another.
+
+    One that only goes may have said the default.
+    """
+    name = generalized(path)
+    if any(is_told(name, one) for one in whole[1]):
         return True
+    changed: list[Any] = [without(document, path)]
+    match at(document, path):
+        case bool() as value:
+            changed.append(without(document, path, not value))
+        case int() | float() as value:
+            changed.append(without(document, path, value * 50 + 1))
+        case str() as value:
+            changed.append(without(document, path, value + "x"))
+        case dict():
+            changed.append(without(document, path, {}))
+    return any(translates_otherwise(pair, one, whole) for one in changed)
+
+
+def translates_otherwise(
+    pair: tuple[str, str], document: Any, whole: tuple[bytes, list[str]]
+) -> bool:
     try:
-        return translated_request(*pair, without(document, path)) != whole
-    except GatewayError:
-        pass
-    value = at(document, path)
-    match value:
-        case bool():
-            other: Any = not value
-        case int() | float():
-            other = value + 1
-        case str():
-            other = value + "x"
-        case _:
-            return True
-    try:
-        return translated_request(*pair, without(document, path, other)) != whole
+        return translated_request(*pair, document) != whole
     except GatewayError:
         return True
+
+
+def is_told(name: str, ignored: str) -> bool:
+    """Whether an ignored field, in a spelling with or without indexes, is this one or holds it.
+
+    A field that is in use many times is told once.
+    """
+    told = re.sub(r"\[\d+\]|\.\d+\b", "", ignored)
+    names = name.replace("[]", "").split(".")
+    holders = [".".join(names[: end + 1]) for end in range(len(names))]
+    return any(one == told or one.endswith(f".{told}") for one in holders)
 
 
 NO_MATTER: dict[str, set[str]] = {
