@@ -303,7 +303,7 @@ class _Writing:
                 raise _refuse(
                     self._request,
                     "cannot be on the assistant's side toward this model's provider",
-                    "image_data" if isinstance(block, Image) else "document_data",
+                    _feature(block),
                     "messages",
                 )
             case _:
@@ -406,6 +406,21 @@ class _Writing:
         if len(texts) == len(block.content) <= 1:
             return texts[0] if texts else ""
         return parts or ""
+
+
+def _feature(block: Image | Document | Audio | ToolResult) -> Feature:
+    """By which feature the field of a block is known."""
+    match block:
+        case Image(url=url):
+            return "image_data" if url is None else "image_url"
+        case Document(url=url):
+            return "document_data" if url is None else "document_url"
+        case Audio():
+            return "audio"
+        case ToolResult():
+            return "tools"
+        case _:
+            assert_never(block)
 
 
 def _call_id(call_id: str) -> str:

@@ -48,6 +48,7 @@ _RESULT_ITEMS = frozenset(
 _STATE_ITEMS = frozenset(("item_reference", "compaction", "compaction_summary"))
 
 _ABSENT = Raw()
+_NULL = Raw(b"null")
 _PATH = re.compile(r" - at `\$(.*)`$")
 _DATA_URI = re.compile(r"data:([^,;]*)([^,]*),")
 
@@ -97,6 +98,9 @@ class _Tool(msgspec.Struct, gc=False):
     strict: bool | None = None
     format: "_ToolFormat | None" = None
     tools: Raw = _ABSENT
+    defer_loading: bool | None = None
+    output_schema: Raw = _ABSENT
+    allowed_callers: Raw = _ABSENT
 
 
 class _ToolFormat(msgspec.Struct, gc=False):
@@ -148,6 +152,7 @@ class Reading:
         self.tools: list[Tool] = []
         self.spelled: dict[Feature, str] = {}
         self.unknown: list[str] = []
+        self._untold: set[str] = set()
         self._turns: list[tuple[Role, list[Block], str]] = []
         self._namespaces: dict[tuple[str, str], str] = {}
         self._signature: Signature | None = None  # of the call that comes next
@@ -155,6 +160,12 @@ class Reading:
     def spell(self, feature: Feature, field: str) -> None:
         """Note a feature, and what its caller calls it; the first field stands."""
         self.spelled.setdefault(feature, field)
+
+    def untold(self, field: str, kind: str) -> None:
+        """Note a field that no other format has; the first of its kind stands for all."""
+        if kind not in self._untold:
+            self._untold.add(kind)
+            self.unknown.append(field)
 
     def noted(
         self, feature: Feature, value: T | None, usual: object = None, field: str | None = None
@@ -382,6 +393,11 @@ class Reading:
         self.spell("tools", "tools")
         if tool.strict:
             self.spell("strict_tools", f"{at}.strict")
+        # Of use to tools that the provider runs; without these every tool can just be called.
+        for name in ("defer_loading", "output_schema", "allowed_callers"):
+            value = getattr(tool, name)
+            if value and value != _NULL:
+                self.untold(f"{at}.{name}", name)
         schema = bytes(tool.parameters) if sent(tool.parameters) else None
         if tool.type != "custom":
             return Tool(tool.name, tool.description, schema, tool.strict)

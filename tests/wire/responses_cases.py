@@ -6,7 +6,17 @@ from typing import Any
 import msgspec
 from wire_records import Record, records
 
-from gateway.wire.conversation import Block, Choice, Request, Signature, Text, Thinking, ToolCall
+from gateway.wire.conversation import (
+    Block,
+    Choice,
+    Refusal,
+    Request,
+    Signature,
+    StopReason,
+    Text,
+    Thinking,
+    ToolCall,
+)
 from gateway.wire.events import (
     BlockStart,
     Delta,
@@ -59,18 +69,18 @@ def write_stream(events: Iterable[Event], asked: Asked) -> bytes:
 def joined(events: Iterable[Event]) -> tuple[Choice, Usage | None]:
     """The answer that a stream's events tell."""
     blocks: dict[int, Block] = {}
-    usage = None
-    stop = None
+    usage: Usage | None = None
+    stop: StopReason | None = None
     for event in events:
         match event:
             case BlockStart(index=index, block=block):
                 blocks[index] = block
             case Delta(index=index):
                 blocks[index] = _more(blocks[index], event)
-            case Finish(stop=stop):
-                pass
-            case MessageEnd(usage=usage):
-                pass
+            case Finish():
+                stop = event.stop
+            case MessageEnd():
+                usage = event.usage
             case StreamError():
                 raise AssertionError(event)
             case _:
@@ -88,4 +98,5 @@ def _more(block: Block, delta: Delta) -> Block:
         assert delta.kind == "arguments"
         return replace(block, arguments=block.arguments + delta.text)
     assert delta.kind == "text"
-    return replace(block, text=block.text + delta.text)  # type: ignore[union-attr, call-arg]
+    assert isinstance(block, Thinking | Text | Refusal)
+    return replace(block, text=block.text + delta.text)

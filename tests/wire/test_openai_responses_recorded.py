@@ -1,4 +1,4 @@
-"""Recorded Responses traffic, read and written by the dialect: requests, answers, streams, errors."""
+"""Recorded Responses traffic, read and written: requests, answers, streams and errors."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -91,7 +91,7 @@ def stop_wanted(record: Record) -> str:
 
 
 def test_every_request_reads_and_says_what_it_uses() -> None:
-    found = dict((record.id, request) for record, request in requests())
+    found = {record.id: request for record, request in requests()}
     assert len(found) == 389
     for request in found.values():
         # Nothing to say at all is a prompt kept at the provider.
@@ -127,7 +127,8 @@ def plain(request: Request) -> Any:
             continue  # left out, and told: models before gpt-5.6 refuse thoughts without their item
         messages.append(replace(message, content=tuple(content)))
     return (
-        request.model, request.stream, "\n\n".join(one.text for one in request.system),  # type: ignore[union-attr]
+        request.model, request.stream,
+        "\n\n".join(one.text for one in request.system if isinstance(one, Text)),
         tuple(messages), request.tools, request.output, request.reasoning,
         request.tool_choice, request.max_output_tokens, request.user, dict(request.metadata),
         # What models have anyway is not sent: those that reason would refuse the field.
