@@ -168,6 +168,9 @@ class _Writing:
             raise self._refused(exc.feature, exc.reason) from None
 
     def _block(self, block: Block, role: Role) -> bytes | None:
+        if isinstance(block, Text | ToolCall) and block.signature is not None:
+            # Signatures of calls and texts are other formats'.
+            self.ignored.append(self._field("thinking_history"))
         match block:
             case Text(text=text, cache=cache):
                 self._marked |= cache is not None

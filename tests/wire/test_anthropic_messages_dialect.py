@@ -373,6 +373,16 @@ def test_only_thoughts_that_were_signed_here_go_back() -> None:
     assert ignored == ["messages[1].reasoning"]
 
 
+def test_a_foreign_signature_of_a_call_is_left_out_and_told() -> None:
+    spelled: dict[Feature, str] = {"thinking_history": "contents.parts.thoughtSignature"}
+    call = ToolCall("c", "f", "{}", signature=Signature("gemini", "x"))
+    body, ignored = wrote(messages=(HELLO, Message("assistant", (call,))), spelled=spelled)
+    assert body["messages"][1]["content"] == [
+        {"type": "tool_use", "id": "c", "name": "f", "input": {}}
+    ]
+    assert ignored == ["contents.parts.thoughtSignature"]
+
+
 def test_media_take_the_shapes_of_this_format() -> None:
     plain = base64.b64encode(b"a,b\n").decode()
     body, _ = wrote(
