@@ -45,7 +45,7 @@ from gateway.wire.openai_chat_answers import (
     write_image,
     write_usage,
 )
-from gateway.wire.openai_chat_thoughts import SEPARATOR, own_details
+from gateway.wire.openai_chat_thoughts import SEPARATOR, json_of, own_details
 
 _ERROR_TYPES: Mapping[str, str] = {
     "rate_limit_error": "rate_limit_error",
@@ -63,6 +63,8 @@ _ERROR_TYPES: Mapping[str, str] = {
     "UNAVAILABLE": "server_error",
     "DEADLINE_EXCEEDED": "server_error",
 }
+
+_Object = dict[str, object]
 
 
 class _Line:
@@ -83,7 +85,7 @@ class _Line:
 class _Written:
     """One choice being written."""
 
-    __slots__ = ("calls", "chars", "refused", "start", "thought")
+    __slots__ = ("calls", "chars", "listed", "refused", "start", "thought")
 
     def __init__(self) -> None:
         self.calls = 0
@@ -91,6 +93,7 @@ class _Written:
         self.thought = False
         self.start = 0  # where the last block of text began, in characters of all text
         self.chars = 0
+        self.listed: dict[str, int] = {}  # how many items of each list have been sent
 
 
 class ChatStreamWriter:
@@ -177,18 +180,27 @@ class ChatStreamWriter:
             case ToolCall():
                 return self._call(event.index, event.block, choice)
             case Image():
-                return self._whole(choice, "images", [write_image(event.block)])
+                return self._listed(choice, "images", [write_image(event.block)])
             case Citation(url=str()):
                 written_as = write_citation(event.block, written.start, written.chars)
-                return self._whole(choice, "annotations", [written_as])
+                return self._listed(choice, "annotations", [written_as])
             case Audio():
                 return self._whole(choice, "audio", write_audio(event.block, self._asked))
             case Opaque(format="openai_chat", kind="audio", json=raw):
                 return self._whole(choice, "audio", orjson.Fragment(raw))
         return b""
 
+    def _listed(self, choice: int, field: str, items: list[_Object]) -> bytes:
+        """Items of a list: the official SDK puts those of several chunks together by `index`."""
+        listed = self._choices[choice].listed
+        start = listed.get(field, 0)
+        listed[field] = start + len(items)
+        return self._whole(
+            choice, field, [{**item, "index": start + at} for at, item in enumerate(items)]
+        )
+
     def _whole(self, choice: int, field: str, value: object) -> bytes:
-        return self._delta(choice, b'"%b":%b' % (field.encode(), orjson.dumps(value)))
+        return self._delta(choice, b'"%b":%b' % (field.encode(), json_of(value)))
 
     def _text(self, index: int, kind: type[Block], choice: int, member: bytes, text: str) -> bytes:
         line = _Line(kind, choice, self._head(choice) + member, self._tail)
@@ -202,7 +214,7 @@ class ChatStreamWriter:
         written = self._choices[event.choice]
         signature = event.block.signature if isinstance(event.block, Thinking) else None
         details = own_details(signature)
-        signed = b"" if details is None else self._whole(event.choice, "reasoning_details", details)
+        signed = self._listed(event.choice, "reasoning_details", details) if details else b""
         self._text(event.index, Thinking, event.choice, b'"reasoning_content":', "")
         line = self._lines[event.index]
         if written.thought:
@@ -216,9 +228,7 @@ class ChatStreamWriter:
     def _signature(self, line: _Line, event: Delta) -> bytes:
         """Signatures of this format alone have a place."""
         details = own_details(Signature(event.format, event.text))
-        if details is None:
-            return b""
-        return self._whole(line.choice, "reasoning_details", details)
+        return self._listed(line.choice, "reasoning_details", details) if details else b""
 
     def _call(self, index: int, call: ToolCall, choice: int) -> bytes:
         written = self._choices[choice]

@@ -92,7 +92,7 @@ class _Choice:
 
     __slots__ = (
         "block", "calls", "citations", "details", "kind", "last", "made", "matched", "number",
-        "order", "reason", "refused",
+        "order", "plain", "reason", "refused",
     )  # fmt: skip
 
     def __init__(self, number: int) -> None:
@@ -105,6 +105,7 @@ class _Choice:
         self.made = 0
         self.details = Details()
         self.citations: list[Citation] = []
+        self.plain = False  # thoughts came as plain text
         self.reason = ""
         self.matched = ""
         self.refused = False
@@ -269,13 +270,7 @@ class ChatStreamReader:
 
     def _delta(self, choice: _Choice, delta: _Object) -> None:
         """A delta of any kind; thoughts come before what they led to."""
-        thought = text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning"))
-        details = delta.get("reasoning_details")
-        if details:
-            text = choice.details.add(details)
-            thought = thought or text
-        if thought:
-            self._say(choice, Thinking, thought)
+        self._thoughts(choice, delta)
         for part in read_parts(delta.get("content")):
             self._say(choice, type(part), part.text)
         refusal = text_of(delta.get("refusal"))
@@ -309,6 +304,17 @@ class ChatStreamReader:
             choice.block = self._open(_EMPTY[kind], choice)
             choice.refused = choice.refused or kind is Refusal
         self._out.append(Delta(choice.block, text))
+
+    def _thoughts(self, choice: _Choice, delta: _Object) -> None:
+        """Thoughts; those in `reasoning_details` count where they do not repeat plain ones."""
+        thought = text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning"))
+        choice.plain = choice.plain or bool(thought)
+        details = delta.get("reasoning_details")
+        if details:
+            text = choice.details.add(details)
+            thought = thought if choice.plain else text
+        if thought:
+            self._say(choice, Thinking, thought)
 
     def _close(self, choice: _Choice, before: type[Block] | None = None) -> None:
         """Close the open block of text, with what belongs to it; what was signed comes with it."""

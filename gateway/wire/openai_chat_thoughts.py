@@ -11,7 +11,6 @@ traffic (0a9ac71a, 5e1c1635, 84febfbd).
 """
 
 import msgspec
-import orjson
 from msgspec import Raw
 
 from gateway.wire import lenient
@@ -94,15 +93,11 @@ def read_details(raw: Raw) -> object:
     return lenient.anything(raw)
 
 
-def own_details(signature: Signature | None) -> orjson.Fragment | None:
+def own_details(signature: Signature | None) -> list[dict[str, object]] | None:
     """The `reasoning_details` that a signature of this format stands for."""
-    if signature is None or signature.format != NAME or not _is_list(signature.value):
+    if signature is None or signature.format != NAME:
         return None
-    return orjson.Fragment(signature.value)
-
-
-def _is_list(value: str) -> bool:
-    try:
-        return isinstance(orjson.loads(value), list)
-    except orjson.JSONDecodeError:
-        return False
+    found = lenient.anything(signature.value.encode("utf-8", "replace"))
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        return None
+    return found
