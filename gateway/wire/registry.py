@@ -9,6 +9,12 @@ from typing import Literal, get_args
 
 import msgspec
 
+from gateway.wire import (
+    anthropic_messages_dialect,
+    gemini_dialect,
+    openai_chat_dialect,
+    openai_responses_dialect,
+)
 from gateway.wire.anthropic_messages import MessagesBodyTap, MessagesStreamTap
 from gateway.wire.format import BodyTap, Dialect, StreamTap
 from gateway.wire.gemini import GeminiArrayTap, GeminiBodyTap, GeminiStreamTap
@@ -51,7 +57,15 @@ FORMATS: dict[str, WireFormat] = {one.name: one for one in _TABLE}
 assert tuple(FORMATS) == get_args(FormatName)
 
 
-DIALECTS: dict[str, Dialect] = {}
+DIALECTS: dict[str, Dialect] = {
+    one.name: one
+    for one in (
+        openai_chat_dialect.DIALECT,
+        openai_responses_dialect.DIALECT,
+        anthropic_messages_dialect.DIALECT,
+        gemini_dialect.DIALECT,
+    )
+}
 """The formats that are translated into each other."""
 
 

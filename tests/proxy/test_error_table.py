@@ -145,8 +145,26 @@ async def unknown_model(case: Case) -> Answer:
 
 
 async def other_format(case: Case) -> Answer:
-    others = {"openai": "claude-sonnet-4-5", "anthropic": "gpt-4o", "gemini": "gpt-4o"}
-    return await case.ask(others[case.family])
+    """A tool that the provider of the caller's format runs, asked of a provider of another one."""
+    model = {"openai": "claude-sonnet-4-5", "anthropic": "gpt-4o", "gemini": "gpt-4o"}[case.family]
+    said: dict[str, Any] = {
+        "openai": {
+            "messages": [{"role": "user", "content": "Look it up"}],
+            "tools": [{"type": "web_search"}],
+        },
+        "anthropic": {
+            "max_tokens": 100,
+            "messages": [{"role": "user", "content": "Look it up"}],
+            "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+        },
+        "gemini": {
+            "contents": [{"role": "user", "parts": [{"text": "Look it up"}]}],
+            "tools": [{"googleSearch": {}}],
+        },
+    }[case.family]
+    if case.family != "gemini":
+        said |= {"model": model, "stream": case.stream}
+    return await case.ask(model, body=msgspec.json.encode(said))
 
 
 async def no_key(case: Case) -> Answer:
@@ -281,9 +299,9 @@ ROWS: dict[str, Row] = {
     ),
     "unsupported_parameter": Row(
         400, other_format,
-        r"Model [a-z0-9.-]+ is served by (openai|anthropic), which does not speak the {family} "
-        r"format of this endpoint",
-        "model",
+        r"tools.* cannot be expressed in the (openai_chat|anthropic_messages) format of this "
+        r"model's provider",
+        "tools[0]",
     ),
     "invalid_api_key": Row(
         401, no_key,
