@@ -12,6 +12,7 @@ Source: platform.openai.com API reference, "Streaming" (2026-11), and recorded t
 """
 
 from collections.abc import Hashable, Mapping
+from typing import Annotated
 
 import msgspec
 import orjson
@@ -60,9 +61,38 @@ from gateway.wire.tap import TAP_EVENT_BYTES_MAX
 _Object = dict[str, object]
 
 _DONE = b"[DONE]"
+_CALLS = b'"tool_calls":['
+_DATA = b"data: {"
 _PING = Ping()
 _RAW = msgspec.json.Decoder(msgspec.Raw)
 _EMPTY: Mapping[type[Block], Block] = {Text: Text(""), Thinking: Thinking(""), Refusal: Refusal("")}
+
+
+class _UsualDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    role: str | None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+
+
+class _UsualChoice(msgspec.Struct, gc=False):
+    delta: _UsualDelta
+    index: Annotated[int, msgspec.Meta(ge=0)] = 0
+    finish_reason: None = None
+    error: None = None
+
+
+class _UsualChunk(msgspec.Struct, gc=False):
+    """The chunk that nearly all are: more text, or more of a thought."""
+
+    choices: list[_UsualChoice]
+    error: None = None
+
+
+_USUAL = msgspec.json.Decoder(_UsualChunk)
 
 
 class _Call:
@@ -133,6 +163,8 @@ class ChatStreamReader:
         if self._over:
             return []
         self._tap.feed(data)
+        if not self._partial and data.endswith(b"\n\n") and data.find(b"\r") < 0:
+            return self._whole(data)
         start = 0
         if self._partial:
             partial = self._partial
@@ -152,6 +184,17 @@ class ChatStreamReader:
         if begin < len(data):
             self._partial += memoryview(data)[begin:]
         return self._wait()
+
+    def _whole(self, data: bytes) -> list[Event]:
+        """Whole events with the usual line ends, which need no searching."""
+        for event in data.split(b"\n\n"):
+            if event.startswith(_DATA) and event.find(b"\n") < 0:
+                self._data(event[6:])
+            else:
+                self._event(event)
+            if self._over:
+                break
+        return self._taken()
 
     def eof(self) -> list[Event]:
         """See `format.StreamReader.eof`.
@@ -195,6 +238,11 @@ class ChatStreamReader:
             if event.strip(b"\r\n"):
                 self._out.append(_PING)
             return
+        self._data(data)
+
+    def _data(self, data: bytes) -> None:
+        if self._started and data.find(_CALLS) < 0 and self._usual(data):
+            return
         try:
             chunk = orjson.loads(data)
         except orjson.JSONDecodeError:
@@ -206,6 +254,29 @@ class ChatStreamReader:
             self._chunk(chunk)
         else:
             self._fail(AnswerError("The upstream sent an event that cannot be read"))
+
+    def _usual(self, data: bytes) -> bool:
+        """Read a usual chunk; False, and nothing read, where it is not one."""
+        try:
+            chunk = _USUAL.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        for found in chunk.choices:
+            choice = self._at(found.index)
+            delta = found.delta
+            thought = delta.reasoning_content or delta.reasoning
+            if thought:
+                choice.plain = True
+                self._say(choice, Thinking, thought)
+            if delta.content:
+                self._say(choice, Text, delta.content)
+        return True
+
+    def _at(self, number: int) -> _Choice:
+        choice = self._choices.get(number)
+        if choice is None:
+            choice = self._choices[number] = _Choice(number)
+        return choice
 
     def _chunk(self, chunk: _Object) -> None:
         error = error_in(chunk)
@@ -237,24 +308,12 @@ class ChatStreamReader:
 
     def _choice(self, raw: _Object) -> None:
         number = raw.get("index")
-        if type(number) is not int or number < 0:
-            number = 0
-        choice = self._choices.get(number)
-        if choice is None:
-            choice = self._choices[number] = _Choice(number)
+        choice = self._at(number if type(number) is int and number >= 0 else 0)
         delta = raw.get("delta")
         if type(delta) is not dict:
             delta = raw.get("message")  # beside a delta it repeats all text so far (Perplexity)
         if type(delta) is dict:
-            content = delta.get("content")
-            if (
-                (len(delta) == 1 or (len(delta) == 2 and "role" in delta))
-                and type(content) is str
-                and content
-            ):
-                self._say(choice, Text, content)
-            else:
-                self._delta(choice, delta)
+            self._delta(choice, delta)
         reason = raw.get("finish_reason")
         if reason is not None or raw.get("error"):
             self._reason(choice, raw, text_of(reason))
