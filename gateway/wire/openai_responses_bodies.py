@@ -289,6 +289,8 @@ class _Writing:
         match block:
             case Text(text=text) | Refusal(text=text):
                 self._said_so_far += text
+                if isinstance(block, Text) and block.signature is not None:
+                    self.leave_out("thinking_history", "signature")
             case Thinking():
                 self._flush("assistant")
                 self._thinking(block)
@@ -321,6 +323,8 @@ class _Writing:
         self._thoughts.append(thought if item is None else {"id": item, **thought})
 
     def _call(self, block: ToolCall) -> None:
+        if block.signature is not None:
+            self.leave_out("thinking_history", "signature")
         call_id = _call_id(block.id)
         if block.custom:
             self._custom.add(call_id)

@@ -9,7 +9,6 @@ import base64
 import binascii
 import re
 from typing import TypeVar
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Raw
@@ -50,6 +49,7 @@ _STATE_ITEMS = frozenset(("item_reference", "compaction", "compaction_summary"))
 _ABSENT = Raw()
 _NULL = Raw(b"null")
 _PATH = re.compile(r" - at `\$(.*)`$")
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _DATA_URI = re.compile(r"data:([^,;]*)([^,]*),")
 
 T = TypeVar("T")
@@ -69,6 +69,7 @@ class _Item(msgspec.Struct, gc=False):
     summary: Raw = _ABSENT
     encrypted_content: str | None = None
     tools: Raw = _ABSENT
+    phase: str | None = None
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -206,6 +207,8 @@ class Reading:
                 raws = raws or decode(_RAWS, raw, "input")
                 kind = item.type or "message"
                 self._opaque_item(bytes(raws[number]), kind, f"input[{number}]")
+            if item.type != "reasoning":
+                self._signature = None  # it is for the very next item
 
     def _known_item(self, item: _Item, at: str) -> bool:
         match item.type:
@@ -234,6 +237,8 @@ class Reading:
         role = item.role or "user"
         if role not in ("user", "assistant", "system", "developer"):
             raise refuse(f"{at}.role is not a role: {role}", f"{at}.role")
+        if item.phase:
+            self.untold(f"{at}.phase", "phase")
         blocks = self._content(item.content, f"{at}.content")
         if role == "user":
             self._add("user", blocks)
@@ -281,7 +286,11 @@ class Reading:
             raise refuse(f"{at}.{missing} is required.", f"{at}.{missing}")
         if custom:
             self.spell("custom_tools", at)
-        name = self._namespaces.get((item.namespace or "", item.name), item.name)
+        name = item.name
+        if item.namespace:
+            name = self._namespaces.get((item.namespace, item.name), item.name)
+            if name == item.name:
+                self.untold(f"{at}.namespace", "namespace")
         signature, self._signature = self._signature, None
         call = ToolCall(item.call_id, name, arguments, custom, signature)
         self._add("assistant", [call], "turn")
@@ -443,7 +452,11 @@ def from_data_uri(uri: str) -> tuple[str, str] | None:
     media_type, data = head[1] or "text/plain", uri[head.end() :]
     if head[2].lower().endswith(";base64"):
         return media_type, data
-    return media_type, base64.b64encode(unquote_to_bytes(data)).decode()
+    return media_type, base64.b64encode(_ESCAPED.sub(_unescaped, data.encode())).decode()
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    return bytes((int(escape[1], 16),))
 
 
 def _decoded_text(data: str) -> str | None:

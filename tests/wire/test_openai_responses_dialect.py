@@ -139,7 +139,7 @@ def test_a_coding_agents_request_is_read() -> None:
     }
     assert request.unknown == (
         "prompt_cache_key", "client_metadata", "tools[2].description",
-        "tools[2].tools[0].defer_loading",
+        "tools[2].tools[0].defer_loading", "input[4].phase",
     )  # fmt: skip
 
 
@@ -409,6 +409,16 @@ def test_reasoning_goes_back_with_its_item_and_alone_not_at_all() -> None:
     assert [item["type"] for item in body["input"]] == ["message", "message"]
 
 
+def test_signatures_of_words_and_calls_are_left_out_and_told() -> None:
+    request = neutral(
+        said(Text("b", signature=GEMINI), ToolCall("t", "f", "{}", signature=GEMINI)),
+        spelled={"thinking_history": "contents[0].parts[0].thoughtSignature"},
+    )
+    body, left_out = DIALECT.write_request(request, TOWARD)
+    assert GEMINI.value.encode() not in body
+    assert left_out == ["contents[0].parts[0].thoughtSignature"]
+
+
 @pytest.mark.parametrize("signature", [None, CLAUDE])
 def test_thoughts_of_others_are_left_out_and_told(signature: Signature | None) -> None:
     request = neutral(
@@ -633,6 +643,21 @@ def test_a_carried_signature_that_came_after_its_call_finds_it() -> None:
     request = request_of(input=[call, late])
     assert request.messages == (said(ToolCall("t", "f", "{}", signature=GEMINI)),)
     assert request_of(input=[late]).messages == ()
+
+
+def test_a_carried_signature_is_for_the_very_next_call() -> None:
+    carrier = {"type": "reasoning", "summary": [],
+               "encrypted_content": signatures.sealed(GEMINI, "next")}  # fmt: skip
+    call = {"type": "function_call", "call_id": "t", "name": "f", "arguments": "{}"}
+    words = {"role": "assistant", "content": "a"}
+    request = request_of(input=[carrier, words, call])
+    assert request.messages == (said(Text("a"), ToolCall("t", "f", "{}")),)
+
+
+def test_fields_that_no_other_format_has_are_told_once() -> None:
+    call = {"type": "function_call", "call_id": "t", "name": "f", "namespace": "f"}
+    request = request_of(input=[call, {**call, "call_id": "u"}])
+    assert request.unknown == ("input[0].namespace",)
 
 
 @pytest.mark.parametrize(
