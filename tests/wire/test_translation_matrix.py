@@ -9,6 +9,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -78,23 +79,20 @@ def test_a_request_is_one_that_the_targets_sdk_could_send_or_is_refused_by_a_fie
 
 
 def names_a_field(document: Any, param: str | None) -> bool:
-    """Whether a dotted, indexed path is in a document, or begins with a field that is."""
-    if not param:
-        return False
-    here = document
-    for name in param.replace("[", ".").replace("]", "").split("."):
-        if isinstance(here, list) and name.isdigit() and int(name) < len(here):
-            here = here[int(name)]
-        elif isinstance(here, dict) and name in here:
-            here = here[name]
-        elif isinstance(here, list):
-            found = [one[name] for one in here if isinstance(one, dict) and name in one]
-            if not found:
-                return False
-            here = found[0]
-        else:
-            return False
-    return True
+    """Whether a document has the field that a dotted path names, with or without its indexes."""
+    names = re.sub(r"\[(\d+)\]", r".\1", param or "").split(".")
+    return has(document, names)
+
+
+def has(here: Any, names: list[str]) -> bool:
+    if not names:
+        return True
+    name, *rest = names
+    if isinstance(here, dict):
+        return name in here and has(here[name], rest)
+    if isinstance(here, list) and name.isdigit():
+        return int(name) < len(here) and has(here[int(name)], rest)
+    return isinstance(here, list) and any(has(one, names) for one in here)
 
 
 # --- nothing vanishes -------------------------------------------------------------------------
@@ -125,10 +123,10 @@ def test_no_field_of_a_request_vanishes_in_silence(pair: tuple[str, str]) -> Non
             if tried[name] >= TRIES or value in (None, [], {}, ""):
                 continue
             tried[name] += 1
-            if name not in NO_MATTER[caller] and not matters(pair, document, path, whole):
+            if name not in NO_MATTER.get(caller, {}) and not matters(pair, document, path, whole):
                 vanished.setdefault(name, [record.id, value, whole[1]])
     assert len(tried) > 30
-    assert not vanished
+    assert not vanished, "\n".join(f"{name}: {seen}" for name, seen in vanished.items())
 
 
 Path = tuple[str | int, ...]
@@ -212,13 +210,66 @@ def is_told(name: str, ignored: str) -> bool:
     return any(one == told or one.endswith(f".{told}") for one in holders)
 
 
-NO_MATTER: dict[str, set[str]] = {
-    "openai_chat": set(),
-    "openai_responses": set(),
-    "anthropic_messages": set(),
-    "gemini": set(),
-}
-"""Fields that change nothing, and need not be told: see the reason at each."""
+NO_MATTER: dict[str, dict[str, str]] = {
+    "openai_chat": {
+        "model": "the target has a name of its own for it",
+        "stream": "Gemini's path says it",
+        "stream_options": "asks of the answer, and its writer heeds it",
+        "stream_options.include_usage": "asks of the answer, and its writer heeds it",
+        "messages[].tool_calls[].type": "is what the field beside it says",
+        "messages[].tool_calls[].index": "is its place in the list",
+        "messages[].name": "of a tool message: its call says the name",
+        "messages[].prefix": "is false, or says what the place at the end says",
+        "messages[].reasoning": "`reasoning_details` says it again, and is told",
+        "messages[].reasoning_details[].signature": "`reasoning` beside it is told",
+        "messages[].content[].cache_control": "one spelling of several is told",
+        "messages[].content[].prompt_cache_breakpoint": "one spelling of several is told",
+        "messages[].content[].prompt_cache_breakpoint.mode": "one spelling of several is told",
+        "messages[].content[].cache_control.ttl": "is the default",
+        "messages[].content[].cache_control.type": "has one value",
+        "messages[].cache_control.type": "has one value",
+        "tool_choice.type": "is what the field beside it says",
+        "response_format.json_schema.name": "a label for the provider's own use",
+        "response_format.json_schema.strict": "is so in formats that have a schema and no word",
+        "reasoning": "asks only for thoughts that are the target's default",
+        "include_reasoning": "asks for thoughts to be shown, which they are where there are any",
+        "reasoning.exclude": "Responses show none unless asked",
+    },
+    "openai_responses": {
+        "model": "the target has a name of its own for it",
+        "stream": "Gemini's path says it",
+        "include": "asks for encrypted thoughts, which are given wherever there are any",
+        "input[].status": "says of history that it is history",
+        "input[].namespace": "the name begins with it, or its tool is known without",
+        "reasoning.summary": "asks for thoughts to be shown, which they are where there are any",
+        "text.format.name": "a label for the provider's own use",
+        "text.format.strict": "is so in formats that have a schema and no word",
+        "tool_choice.tools[].type": "is what the field beside it says",
+        "tools[].format": "says that plain text is plain",
+        "tools[].format.type": "is what the fields beside it say",
+        "input[].content[].prompt_cache_breakpoint.mode": "has one value",
+    },
+    "anthropic_messages": {
+        "model": "the target has a name of its own for it",
+        "stream": "Gemini's path says it",
+        "thinking.display": "asks for thoughts to be shown, which they are where there are any",
+        "messages[].content[].content[].source.media_type": "of plain text there is one",
+    },
+    "gemini": {
+        "contents[].parts[].functionResponse.id": "its call has none: the order pairs them",
+        "contents[].parts[].function_response.id": "its call has none: the order pairs them",
+        "contents[].parts[].thought": "is false",
+        "contents[].parts[].fileData.mime_type": "that it is an image is all that is asked",
+        "systemInstruction.role": "is ignored by Gemini, too",
+        "generationConfig": "says only that an answer is text",
+        "generationConfig.responseModalities": "says that an answer is text, which it is",
+        "generationConfig.mediaResolution": "of images, and there are none",
+        "generationConfig.thinkingConfig.includeThoughts": (
+            "asks for thoughts to be shown, which they are where there are any"
+        ),
+    },
+}  # fmt: skip
+"""Fields of recorded requests that change nothing and are not told, each with the reason."""
 
 
 # --- answers and streams ----------------------------------------------------------------------
@@ -231,7 +282,7 @@ def test_a_whole_answer_is_read_by_the_callers_sdk_as_the_provider_gave_it(
     caller, upstream = pair
     wrong: list[Wrong] = []
     read = 0
-    for record in answers(upstream):
+    for record in filter(partial(is_possible, caller), answers(upstream)):
         wanted = asked(caller, stream=False)
         translation = Translation(dialect(caller), dialect(upstream), wanted.request)
         out = translation.answer(record.body, wanted)
@@ -245,6 +296,19 @@ def test_a_whole_answer_is_read_by_the_callers_sdk_as_the_provider_gave_it(
         read += 1
     assert not wrong, summary(wrong)
     assert read > 80
+
+
+def is_possible(caller: str, record: Record) -> bool:
+    """Whether somebody who speaks this format can have asked for that.
+
+    Nobody asks for two answers, or gives tools that take plain text, where that is refused.
+    """
+    content, support = record.expected_content, dialect(caller).support
+    assert content is not None
+    if len(content["choices"]) > 1 and support["choices"] != "yes":
+        return False
+    custom = "custom_tool_call" in (content.get("items") or ())
+    return not custom or support["custom_tools"] == "yes"
 
 
 NO_ANSWER: dict[str, str] = {
@@ -262,7 +326,8 @@ def held(caller: str, record: Record, out: bytes, *, stream: bool) -> list[Wrong
         return [(record.id, f"{type(error).__name__} {str(error)[:500]}", out[-300:])]
     if seen.model != "premium":
         return [(record.id, f"model {seen.model}", b"")]
-    return [(record.id, one, b"") for one in differences(caller, record, seen)]
+    found = differences(caller, record, seen, stream=stream)
+    return [(record.id, one, b"") for one in found]
 
 
 def summary(wrong: list[Wrong]) -> str:
@@ -277,7 +342,7 @@ def test_a_stream_is_read_by_the_callers_sdk_as_the_provider_gave_it_however_it_
     caller, upstream = pair
     wrong: list[Wrong] = []
     read = 0
-    for record in streams(upstream):
+    for record in filter(partial(is_possible, caller), streams(upstream)):
         body = record.body
         whole = stream_through(pair, [body])
         rng = random.Random(record.id)
@@ -290,6 +355,8 @@ def test_a_stream_is_read_by_the_callers_sdk_as_the_provider_gave_it_however_it_
         if not whole[1]:
             wrong.append((record.id, "no terminal", whole[0][-300:]))
             continue
+        if caller == "openai_chat" and b'"type":"custom"' in whole[0]:
+            continue  # the API streams such calls, but the SDK has no type for them
         wrong += held(caller, record, whole[0], stream=True)
         read += 1
     assert not wrong, summary(wrong)
@@ -299,6 +366,8 @@ def test_a_stream_is_read_by_the_callers_sdk_as_the_provider_gave_it_however_it_
 NO_STREAM: dict[str, str] = {
     "658f07f4": "ends with an error of the provider's",
     "8cb65a91": "ends with an error of the provider's",
+    "9f103643": "UNEXPECTED_TOOL_CALL: the model failed",
+    "b01c1c21": "UNEXPECTED_TOOL_CALL: the model failed",
 }
 
 

@@ -17,9 +17,7 @@ from gateway.wire import call_ids, registry
 from gateway.wire.conversation import Request, StopReason
 from gateway.wire.format import Asked, Dialect
 
-PAIRS = [
-    (one, other) for one in registry.DIALECTS for other in registry.DIALECTS if one != other
-]
+PAIRS = [(one, other) for one in registry.DIALECTS for other in registry.DIALECTS if one != other]
 """Two different formats; which is the caller's, the test says."""
 
 CREATED_S = 1_790_000_000
@@ -32,17 +30,13 @@ def dialect(name: str) -> Dialect:
 
 def asked(caller: str, *, stream: bool, array: bool = False) -> Asked:
     """What a plain question in a format asked."""
-    request = Request(
-        format=caller, model="premium", stream=stream, include_usage=True, choices=8
-    )
+    request = Request(format=caller, model="premium", stream=stream, include_usage=True, choices=8)
     return Asked(request, "premium", "0199-aaaa-bbbb", CREATED_S, array)
 
 
 @cache
 def of_format(name: str) -> tuple[Record, ...]:
-    return tuple(
-        one for one in records() if one.format == name and one.endpoint != NEVER_GENERATES
-    )
+    return tuple(one for one in records() if one.format == name and one.endpoint != NEVER_GENERATES)
 
 
 def answers(name: str) -> Iterator[Record]:
@@ -140,17 +134,15 @@ def usage_expected(record: Record, names: Iterator[str]) -> dict[str, int | None
     return {name: record.expected_usage.get(name) for name in names}
 
 
-def differences(caller: str, record: Record, seen: Seen) -> list[str]:
+def differences(caller: str, record: Record, seen: Seen, *, stream: bool) -> list[str]:
     """In what an answer that came out is not the one that went in."""
-    expected = record.expected_content
-    assert expected is not None
-    wanted = expected["choices"]
+    wanted = expected_choices(record)
     if len(seen.choices) != len(wanted):
         return [f"{len(seen.choices)} choices instead of {len(wanted)}"]
     found = [
         f"{where}: {got!r} instead of {want!r}"
         for choice, one in zip(seen.choices, wanted, strict=True)
-        for where, got, want in _compared(caller, choice, one)
+        for where, got, want in _compared(caller, choice, one, stream=stream)
         if got != want
     ]
     if record.expected_usage is not None and not record.expected_usage.get("ambiguous"):
@@ -162,19 +154,53 @@ def differences(caller: str, record: Record, seen: Seen) -> list[str]:
     return found
 
 
-def _compared(caller: str, choice: SeenChoice, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
+def expected_choices(record: Record) -> list[dict[str, Any]]:
+    """The recorded choices: calls that have a name, and the reason of the end in our words."""
+    expected = record.expected_content
+    assert expected is not None
+    choices = []
+    for one in expected["choices"]:
+        calls = [call for call in one["tool_calls"] if call["name"]]  # "" is a field left empty
+        choice = {**one, "tool_calls": calls}
+        choices.append({**choice, "stop": _stop_expected(choice, record.format)})
+    return choices
+
+
+TAKES_OBJECTS = ("anthropic_messages", "gemini")
+"""Formats whose calls have a JSON object, not text."""
+
+
+def _stop_expected(choice: dict[str, Any], name: str) -> StopReason | None:
+    word = choice["stop"]
+    if name == "openai_responses":
+        word = str(word).removeprefix("incomplete:")
+    stop = STOPS[name].get(word)
+    return "tool_call" if stop == "end" and choice["tool_calls"] else stop
+
+
+def _compared(
+    caller: str, choice: SeenChoice, wanted: Any, *, stream: bool
+) -> Iterator[tuple[str, Any, Any]]:
     text, refusal = wanted["text"] or "", wanted["refusal"] or ""
-    if caller in ("anthropic_messages", "gemini"):  # which have no place for a refusal's words
+    objects = caller in TAKES_OBJECTS
+    if objects:  # which have no place for a refusal's words
         yield "text", choice.text, text + refusal
     else:
         yield "text", choice.text, text
         yield "refusal", choice.refusal, refusal
     calls = wanted["tool_calls"]
+    stop = wanted["stop"]
     cut = [one for one in calls if not isinstance(one["arguments"], dict)]
-    if cut and caller in ("anthropic_messages", "gemini"):
+    if cut and objects:
         # Arguments that were cut are no object: the call is not given, the reason is.
         calls = [one for one in calls if one not in cut]
-        yield "stop of cut arguments", stop_seen(caller, choice), "max_tokens"
+        stop = "max_tokens"
+    if stop == "stop_sequence" and caller != "anthropic_messages":
+        stop = "end"
+    if stop is not None and not refusal:
+        yield "stop", stop_seen(caller, choice), stop
+    if cut and stream and caller == "anthropic_messages":
+        return  # its arguments went out as they came, before it was known that they are cut
     yield "calls", [one.name for one in choice.calls], [one["name"] for one in calls]
     yield "arguments", [one.arguments for one in choice.calls], [one["arguments"] for one in calls]
     ids = [one.id for one in choice.calls]
