@@ -125,7 +125,11 @@ class Limiter:
 
     def check(self, subjects: tuple[Subject, ...], tokens: int, now: float) -> Refusal | None:
         """Why a request of an estimated `tokens` is not admitted now; None where it is."""
-        at = self._time(now)
+        at = int(now * 1e9 + 0.5)  # `_time`, without the call: this is asked for every request
+        if at > self._at:
+            self._at = at
+        else:
+            at = self._at
         for subject in subjects:
             if subject.concurrent is not None and subject.in_flight >= subject.concurrent:
                 return _refusal(subjects, tokens, at)
@@ -141,7 +145,7 @@ class Limiter:
 
     def take(self, subjects: tuple[Subject, ...], tokens: int, now: float) -> None:
         """Count a request of an estimated `tokens` that `check` has just let pass."""
-        at = self._time(now)
+        at = self._at
         parts = tokens * PARTS
         for subject in subjects:
             subject.in_flight += 1
@@ -181,22 +185,23 @@ class Limiter:
             if bucket is not None:
                 bucket.level = min(bucket.fill(at) + PARTS, bucket.full)
 
-    def standing(self, subjects: tuple[Subject, ...], now: float) -> Standing:
-        """What is left, for the header of an answer."""
-        at = self._time(now)
+    def standing(self, subjects: tuple[Subject, ...], now: float | None = None) -> Standing:
+        """What is left, for the header of an answer; without `now` as of when it was last asked."""
         requests: Bucket | None = None
         tokens: Bucket | None = None
+        if now is not None:
+            at = self._time(now)
+            for subject in subjects:
+                for filled in (subject.requests, subject.tokens):
+                    if filled is not None:
+                        filled.fill(at)
         for subject in subjects:
             bucket = subject.requests
-            if bucket is not None:
-                level = bucket.fill(at)
-                if requests is None or level < requests.level:
-                    requests = bucket
+            if bucket is not None and (requests is None or bucket.level < requests.level):
+                requests = bucket
             bucket = subject.tokens
-            if bucket is not None:
-                level = bucket.fill(at)
-                if tokens is None or level < tokens.level:
-                    tokens = bucket
+            if bucket is not None and (tokens is None or bucket.level < tokens.level):
+                tokens = bucket
         return Standing(*_told(requests), *_told(tokens))
 
 

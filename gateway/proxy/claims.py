@@ -43,8 +43,8 @@ class _Fixed(Demand, frozen=True):
 class Claim:
     """See the module docstring. `held` is in nano-USD; `tokens` was taken from the TPM limits."""
 
-    __slots__ = ("_caller", "_done", "_model", "_services", "demand", "held", "max_output_tokens",
-                 "tokens")  # fmt: skip
+    __slots__ = ("_caller", "_done", "_model", "_services", "demand", "held", "known",
+                 "max_output_tokens", "multiplier", "target", "tokens")  # fmt: skip
 
     def __init__(
         self, services: "Services", caller: "Caller", model: str, demand: Demand | None, tokens: int
@@ -56,6 +56,10 @@ class Claim:
         self.demand = demand
         self.tokens = tokens
         self.held = 0
+        self.target: Target | None = None
+        """The target that it was last aimed at, its price (`known`) and its `multiplier`."""
+        self.known: Model | None = None
+        self.multiplier = "1"
         self.max_output_tokens: int | None = None
         """What the gateway sets where a cap bounds a call that did not bound itself."""
 
@@ -68,7 +72,9 @@ class Claim:
         model = services.router.known(target)
         if demand is None or model is None:
             return
-        multipliers = (self._caller.multiplier, services.router.multiplier(target))
+        self.target, self.known = target, model
+        self.multiplier = services.router.multiplier(target)
+        multipliers = (self._caller.multiplier, self.multiplier)
         default_output = services.config.billing.default_max_output_tokens
         worst = worst_case(
             demand, model, default_output=default_output,
@@ -117,15 +123,17 @@ class Claim:
         )  # fmt: skip
 
     def _hold(self, worst: int) -> None:
-        caller = self._caller
+        """Hold so much in all. As `Funds.hold` of both, without the calls."""
+        user, key = self._caller.funds, self._caller.key_funds
+        assert user is not None
+        assert key is not None
         more = worst - self.held
-        for funds, whose in ((caller.funds, "balance"), (caller.key_funds, "cap")):
-            assert funds is not None
-            if not funds.hold(more):
-                if whose == "cap":
-                    assert caller.funds is not None
-                    caller.funds.release(more)
-                raise _insufficient(worst, funds.available + self.held, whose)
+        if user.balance - user.held < more:
+            raise _insufficient(worst, user.available + self.held, "balance")
+        if key.balance - key.held < more:
+            raise _insufficient(worst, key.available + self.held, "cap")
+        user.held += more
+        key.held += more
         self.held = worst
 
     def require_credit(self) -> None:

@@ -32,7 +32,7 @@ def close(
     wire_format = exchange.endpoint.format
     if target is not None and target.speaks is not None:
         wire_format = target.speaks
-    known, bill, model_multiplier = _bill(exchange, ended, metered, wire_format)
+    known, bill, model_multiplier = _bill(exchange, ended, metered, wire_format, opening.bytes)
     claim = exchange.claim
     connect_s = exchange.connect_s
     own_s = exchange.own_seconds(now)
@@ -67,7 +67,9 @@ def close(
         entry.response_id = metered.response_id
         entry.response_model = metered.response_model
     if len(exchange.secret) >= headers.SECRET_BYTES_MIN:
-        _forget(exchange.secret.decode("latin-1"), entry)
+        secret = exchange.secret.decode("latin-1")
+        if failure or secret in f"{entry.response_id}\n{entry.response_model}":
+            _forget(secret, entry)
     if caller.key is not None:
         _account(exchange, entry, now)
     services.metrics.settled(entry, "other" if known is None else known.id)
@@ -77,7 +79,11 @@ def close(
 
 
 def _bill(
-    exchange: "Exchange", ended: settlement.Ended, metered: Metered | None, wire_format: str
+    exchange: "Exchange",
+    ended: settlement.Ended,
+    metered: Metered | None,
+    wire_format: str,
+    request_bytes: int,
 ) -> tuple[Model | None, settlement.Bill, str]:
     """What the call costs: the model that is priced, the bill, the model's multiplier."""
     services, caller, target = exchange.services, exchange.caller, exchange.target
@@ -85,16 +91,20 @@ def _bill(
     price_of = None
     model_multiplier = "1"
     if target is not None and not exchange.endpoint.free:
-        known = services.router.known(target)
-        if caller.key is not None:
-            model_multiplier = services.router.multiplier(target)
+        claim = exchange.claim
+        if claim is not None and claim.target is target:
+            known, model_multiplier = claim.known, claim.multiplier
+        else:
+            known = services.router.known(target)
+            if caller.key is not None:
+                model_multiplier = services.router.multiplier(target)
         if metered is not None and metered.usage is not None and metered.usage.billed_besides:
             price_of = services.router.price_of(target)
     bill = settlement.bill(
         ended,
         metered,
         wire_format=wire_format,
-        request_bytes=exchange.opened().bytes,
+        request_bytes=request_bytes,
         model=known,
         multipliers=(caller.multiplier, model_multiplier),
         price_of=price_of,
@@ -127,7 +137,8 @@ def _account(exchange: "Exchange", entry: Entry, now: float) -> None:
     """
     claim, key = exchange.claim, exchange.caller.key
     assert key is not None
-    tokens = 0 if entry.usage is None else entry.usage.total_tokens
+    usage = entry.usage
+    tokens = 0 if usage is None else usage.input_tokens + usage.output_tokens
     charged = entry.cost_nano_usd or 0
     if claim is None:
         pass  # refused before it took anything

@@ -128,8 +128,9 @@ class Exchange:
         self._attempt_at = self.services.time()
         if self.attempts or self.sent_at:
             self._own_from = self._attempt_at
-        if self.caller.key is not None and self.probe is None:
-            self.probe = self.services.health.begin(target, self._attempt_at)
+        health = self.services.health
+        if not health.calm and self.caller.key is not None and self.probe is None:
+            self.probe = health.begin(target, self._attempt_at)
         self.first_byte_at = 0.0
         self.answer_status = 0
         self.upstream_request_id = None
@@ -301,7 +302,7 @@ class Exchange:
         caller, services = self.caller, self.services
         last = b"" if self.down.keep_alive else b"Connection: close\r\n"
         if caller.subjects:
-            standing = services.limiter.standing(caller.subjects, services.time())
+            standing = services.limiter.standing(caller.subjects)
             anthropic = self.endpoint.family == "anthropic"
             last += limit_lines.lines(standing, anthropic=anthropic, wall_ms=services.wall_ms())
         return services.receipt_lines % ((self.id.encode(),) * 4) + caller.cors + last
@@ -491,11 +492,14 @@ class Exchange:
         )  # fmt: skip
         services = self.services
         services.metrics.attempts.child(target.provider.name, outcome)[0] += 1
+        health = services.health
+        if outcome == "succeeded" and health.calm and not health.measures:
+            return  # nothing that anybody keeps
         if self.caller.key is not None:
             first_byte_s = self.first_byte_at - self.sent_at if self.first_byte_at else None
             if self.hurried and outcome == "upstream_timeout":
                 outcome = "gateway"  # it was given less time than its own: no failure of its own
-            services.health.attempted(target, outcome, status, first_byte_s, now, self.probe)
+            health.attempted(target, outcome, status, first_byte_s, now, self.probe)
             self.probe = None
 
     def _fail(self, error: GatewayError) -> None:

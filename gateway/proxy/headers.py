@@ -85,6 +85,15 @@ _OUTBOUND: dict[bytes, int] = {
     b"x-request-id": _REQUEST_ID,
     b"request-id": _REQUEST_ID,
 }  # fmt: skip
+_OUTBOUND_LIMITED = _OUTBOUND | dict.fromkeys(
+    (
+        b"x-ratelimit-limit-requests", b"x-ratelimit-limit-tokens",
+        b"x-ratelimit-remaining-requests", b"x-ratelimit-remaining-tokens",
+        b"x-ratelimit-reset-requests", b"x-ratelimit-reset-tokens",
+    ),
+    _DROP,
+)  # fmt: skip
+"""With the usual rate limits by name; `_goes_on` knows the others by how they begin."""
 _NOTHING_LISTED = frozenset((b"", b", keep-alive", b", close"))
 _RATE_LIMITS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit")
 """How the fields begin that tell of the rate limits of whoever's key was used."""
@@ -231,6 +240,7 @@ def answer(lines: list[bytes], secret: bytes, *, limited: bool = False) -> Answe
     tell of the operator's account, and the gateway says the caller's.
     """
     found = Answer()
+    outbound = _OUTBOUND_LIMITED if limited else _OUTBOUND
     out: list[bytes] = []
     listed = b""
     for line in lines:
@@ -239,7 +249,7 @@ def answer(lines: list[bytes], secret: bytes, *, limited: bool = False) -> Answe
             continue
         colon = line.find(b":")
         name = line[:colon].lower()
-        what = _OUTBOUND.get(name)
+        what = outbound.get(name)
         if what is None:
             if _goes_on(line, name, limited=limited):
                 out.append(line)

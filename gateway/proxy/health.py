@@ -68,7 +68,8 @@ class Health:
         self._breakers = Breakers(5, 5.0)
         self._wheels = Wheels()
         self._latencies = Latencies()
-        self._measures = False
+        self.measures = False
+        """Whether some alias is routed by latency: successes matter even while all is calm."""
         self._look_at = 0.0
 
     def configure(
@@ -94,7 +95,7 @@ class Health:
         upstream = config.upstream
         self._breakers.failures = upstream.breaker_failures
         self._breakers.seconds = upstream.breaker_seconds
-        self._measures = any(one.strategy == "latency" for one in config.models.values())
+        self.measures = any(one.strategy == "latency" for one in config.models.values())
         paused = {
             name: one.paused_by or "admin"
             for name, one in (settings or {}).items()
@@ -138,6 +139,10 @@ class Health:
         `order` was asked.
         """
         pool = target.provider.pool
+        if self.calm and pool.keys:
+            turn = pool.turn
+            pool.turn = (turn + 1) % len(pool.keys)
+            return pool.keys[turn]
         key = pool.next_key(target.model, now)
         if key is None and not target.provider.keyless:
             raise _keyless([target], now)
@@ -203,7 +208,7 @@ class Health:
 
     def succeeded(self, target: Target, first_byte_s: float | None, now: float) -> None:
         """A target answered, its first byte so many seconds after the request (None: not timed)."""
-        if self._measures and first_byte_s is not None:
+        if self.measures and first_byte_s is not None:
             self._latencies.observe((target.provider.name, target.model), first_byte_s, now)
         if not self.calm and self._breakers.succeeded((target.provider.name, target.model)):
             _log.info("%s/%.100s answers again", target.provider.name, target.model)

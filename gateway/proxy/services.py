@@ -89,7 +89,7 @@ class Limiter(Protocol):
     def cancel(self, subjects: tuple[Subject, ...], taken: int, now: float) -> None:
         """A request that was taken is not made after all."""
 
-    def standing(self, subjects: tuple[Subject, ...], now: float) -> Standing:
+    def standing(self, subjects: tuple[Subject, ...], now: float | None = None) -> Standing:
         """What is left, for the header fields of an answer."""
 
 

@@ -3,9 +3,9 @@
     python -m gateway.wire.build_table            print the page
     python -m gateway.wire.build_table FILE       write it
 
-For developers only: nothing imports this at run time. A row is a feature that the caller's format
-has a place for and the target's has not; what a format cannot say at all is in no row of its own
-callers. A test holds the file in `docs/` to what this prints.
+For developers only: nothing imports this at run time. A cell has the features that requests of the
+caller's format can ask for and the target's format has no place for. A test holds the file in
+`docs/` to what this prints.
 """
 
 import sys
@@ -82,6 +82,32 @@ WORDS: Mapping[Feature, str] = {
 }
 assert tuple(WORDS) == get_args(Feature)
 
+UNSPOKEN: Mapping[str, frozenset[Feature]] = {
+    "openai_chat": frozenset((
+        "background", "document_text", "include", "safety_settings", "stored_state",
+        "tool_result_error", "truncation",
+    )),
+    "openai_responses": frozenset((
+        "audio_output", "choices", "frequency_penalty", "image_output", "logit_bias",
+        "message_name", "prediction", "presence_penalty", "safety_settings", "seed", "stop",
+        "top_k", "video",
+    )),
+    "anthropic_messages": frozenset((
+        "audio", "audio_output", "background", "choices", "custom_tools", "frequency_penalty",
+        "image_detail", "image_output", "include", "json_object", "logit_bias", "logprobs",
+        "message_name", "moderation", "prediction", "presence_penalty", "safety_settings", "seed",
+        "store", "tool_choice_several", "truncation", "verbosity", "video",
+    )),
+    "gemini": frozenset((
+        "background", "custom_tools", "include", "late_system", "logit_bias", "message_name",
+        "moderation", "parallel_tool_calls", "prediction", "prompt_cache", "strict_tools",
+        "truncation", "verbosity",
+    )),
+}  # fmt: skip
+"""What requests of a format have no way to ask for; one that is not here is taken to ask for all.
+That a format can ask does not mean that others can ask it: ids and state belong to their provider.
+"""
+
 _LOSSES: tuple[Support, ...] = ("refused", "ignored")
 
 _INTRODUCTION = """\
@@ -109,10 +135,11 @@ def page(dialects: Mapping[str, Dialect]) -> str:
 
 def lost(caller: Dialect, target: Dialect, how: Support) -> list[str]:
     """In words, the features of a caller's format that a target's refuses, or ignores."""
+    unspoken = UNSPOKEN.get(caller.name, frozenset())
     return [
         words
         for feature, words in WORDS.items()
-        if caller.support[feature] == "yes" and target.support[feature] == how
+        if feature not in unspoken and target.support[feature] == how
     ]
 
 

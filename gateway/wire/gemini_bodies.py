@@ -262,9 +262,10 @@ def _decode(
     try:
         if not body.isascii():
             body.decode()
-        return strict.decode(body), notes
-    except msgspec.ValidationError:
-        return _loosely(loose, _tidy(Raw(body), kind, "", notes), ""), notes
+        try:
+            return strict.decode(body), notes
+        except msgspec.ValidationError:
+            return _loosely(loose, _tidy(Raw(body), kind, "", notes), ""), notes
     except msgspec.DecodeError as exc:
         raise refuse(f"The request body is not valid JSON: {exc}") from None
     except UnicodeDecodeError as exc:
@@ -283,8 +284,6 @@ def _loosely(decoder: msgspec.json.Decoder[Any], raw: Raw, path: str) -> Any:
         param = ".".join(filter(None, (path, inner))) or None
         said = _WHERE.sub("", text).rstrip(".")
         raise refuse(f"{param or 'The request body'}: {said}.", param) from None
-    except RecursionError:
-        raise refuse("The request body is nested too deep.") from None
 
 
 def camel(name: str) -> str:

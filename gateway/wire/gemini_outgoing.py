@@ -126,9 +126,8 @@ class _RequestWriter:
                 role, turn = speaker, []
             turn += _marked(message.content) if message.role == "system" else message.content
         out += self._turn(role, turn)
-        if not out:
-            raise GatewayError("invalid_request", "There is nothing to answer.", param="messages")
-        return out
+        # Nothing but empty text is taken, nothing at all is not (249339b7).
+        return out or [{"role": "user", "parts": [{"text": ""}]}]
 
     def _turn(self, role: Role, blocks: list[Block]) -> list[Json]:
         if role == "assistant":
@@ -234,11 +233,9 @@ class _RequestWriter:
         others = [one for one in block.content if not isinstance(one, (Text, Refusal, Citation))]
         response: Json = {"id": block.call_id, "name": name}
         media = self._content_parts(tuple(others))
+        said = bool(texts) or block.is_error
         text = "\n".join(texts)
-        if text or not media or block.is_error:
-            response["response"] = _response(text, is_error=block.is_error)
-        else:
-            response["response"] = {}
+        response["response"] = _response(text, is_error=block.is_error) if said else {}
         if media and self._newest:
             response["parts"] = media
             media = []
@@ -259,8 +256,10 @@ class _RequestWriter:
                 field = self._request.spelled.get("custom_tools", "tools")
                 raise self._refuse(f"The tool {tool.name!r} takes plain text.", field)
             else:
+                if not functions:
+                    out.append({"functionDeclarations": functions})
                 functions.append(_declaration(tool))
-        return [{"functionDeclarations": functions}, *out] if functions else out
+        return out
 
     def _choice(self) -> Json | None:
         choice = self._request.tool_choice

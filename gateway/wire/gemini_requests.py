@@ -128,7 +128,10 @@ def read_request(body: bytes, *, model: str | None, stream: bool | None) -> Requ
 
 def request_of(read: bodies.Read, *, model: str | None, stream: bool) -> Request:
     """The request that a decoded body is. Raises as `read_request` does."""
-    return _RequestReader(read).request(model, stream)
+    try:
+        return _RequestReader(read).request(model, stream)
+    except RecursionError:
+        raise refuse("The request body is nested too deep.") from None
 
 
 def given(raw: Raw) -> bool:
@@ -437,7 +440,7 @@ def _media_feature(block: Block | None, media_type: str, how: str) -> Feature:
 
 def _returned(response: Raw) -> tuple[tuple[Block, ...], bool]:
     """What a function returned, and whether it is an error."""
-    if not given(response):
+    if not given(response) or bytes(response) == b"{}":
         return (), False
     try:
         said = _TEXTS.decode(response)

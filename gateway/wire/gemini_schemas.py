@@ -42,6 +42,8 @@ def to_json_schema(raw: Raw | bytes, path: str) -> bytes:
         return msgspec.json.encode(_converted(_ANY.decode(raw), path, 0))
     except RecursionError:
         raise refuse(f"{path} is nested too deep.", path) from None
+    except (msgspec.DecodeError, OverflowError) as exc:
+        raise refuse(f"{path} cannot be read: {exc}.", path) from None
 
 
 def _converted(schema: object, path: str, depth: int) -> object:

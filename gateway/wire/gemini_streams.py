@@ -443,9 +443,13 @@ class GeminiStreamWriter:
     def _part(self, part: answers.Json | Raw | None, choice: int) -> bytes:
         if part is None:
             return b""
+        spelled = msgspec.json.encode(part)
+        if not self._array and (b"\n" in spelled or b"\r" in spelled):
+            # JSON passed on as it was spelled: a line end in it (never within a string) would end
+            # the event's line.
+            spelled = spelled.replace(b"\n", b" ").replace(b"\r", b" ")
         return self._candidates(
-            b'{"content":{"parts":[%b],"role":"model"},"index":%d}'
-            % (msgspec.json.encode(part), choice)
+            b'{"content":{"parts":[%b],"role":"model"},"index":%d}' % (spelled, choice)
         )
 
     def _block_start(self, event: BlockStart) -> bytes:

@@ -103,12 +103,12 @@ SUPPORT: Mapping[Feature, Support] = {
 the history and `user` are told as ignored where it has no place for them; a prefill, a document by
 URL and sound of unusual kinds are refused there."""
 
-_BODY = shapes.Reading(shapes.Body, shapes.BodyAndMore)
-_MESSAGE = shapes.Reading(shapes.Message, shapes.MessageAndMore)
-_PART = msgspec.json.Decoder(shapes.Part)
-_TOOL = msgspec.json.Decoder(shapes.Tool)
+_BODY = shapes.Reading(shapes.Body)
+_MESSAGE = shapes.Reading(shapes.Message)
+_PART = shapes.Reading(shapes.Part)
+_TOOL = shapes.Reading(shapes.Tool)
 _CHOICE = msgspec.json.Decoder(str | shapes.Choice | None)
-_FORMAT = msgspec.json.Decoder(shapes.ResponseFormat | None)
+_FORMAT = shapes.Reading(shapes.ResponseFormat)
 _THOUGHTS = msgspec.json.Decoder(str | list[shapes.ThoughtPart])
 
 
@@ -322,7 +322,17 @@ class _Reader:
         return [self._part(raw, f"{at}[{number}]") for number, raw in enumerate(content)]
 
     def _part(self, raw: Raw, at: str) -> Block:
-        part = shapes.decode(_PART, raw, at)
+        unknown: list[str] = []
+        part = _PART.read(raw, at, "messages.content.", unknown)
+        block = self._part_of(raw, part, at)
+        if not isinstance(block, Opaque):  # which keeps all its members
+            self._tell(unknown)
+        return block
+
+    def _tell(self, unknown: list[str]) -> None:
+        self._unknown += [field for field in unknown if field not in self._unknown]
+
+    def _part_of(self, raw: Raw, part: shapes.Part, at: str) -> Block:
         cache = part.cache()
         if cache is not None:
             marker = "cache_control" if part.cache_control else "prompt_cache_breakpoint"
@@ -406,7 +416,10 @@ class _Reader:
         return tuple(tools)
 
     def _tool(self, raw: Raw, at: str) -> Tool:
-        tool = shapes.decode(_TOOL, raw, at)
+        unknown: list[str] = []
+        tool = _TOOL.read(raw, at, "tools.", unknown)
+        if tool.function is not None or tool.custom is not None:
+            self._tell(unknown)
         if tool.function is not None and tool.type in (None, "function"):
             self._uses("tools", "tools")
             if tool.cache_control is not None:
@@ -462,7 +475,8 @@ class _Reader:
 
     def output(self, raw: Raw) -> OutputFormat | None:
         """`response_format`; None for plain text."""
-        found = shapes.decode(_FORMAT, raw, "response_format") if raw else None
+        field = "response_format"
+        found = _FORMAT.read(raw, field, f"{field}.", self._unknown) if shapes.sent(raw) else None
         if found is None or found.type == "text":
             return None
         if found.type == "json_object":

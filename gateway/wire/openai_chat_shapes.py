@@ -4,7 +4,18 @@ Nulls and absences are alike. What only one of several readings needs stays unde
 """
 
 import re
-from typing import Annotated, Generic, Literal, TypeVar
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 from msgspec import Raw
@@ -16,6 +27,7 @@ _T = TypeVar("_T")
 ABSENT = Raw()
 _PATH = re.compile(r"(.*?)(?: - at `(?:key in )?\$(.*)`)?", re.DOTALL)
 _KEYS = msgspec.json.Decoder(dict[str, Raw])
+_ITEMS = msgspec.json.Decoder(list[Raw])
 AS_IT_SEES_FIT = -1
 """A budget for thoughts that is the model's own affair."""
 
@@ -28,7 +40,7 @@ Lifetime = Literal["5m", "1h"]
 
 def sent(raw: Raw) -> bool:
     """Whether there is a value."""
-    return bool(raw) and raw != b"null"
+    return bytes(raw) not in (b"", b"null")
 
 
 def says(raw: Raw) -> bool:
@@ -37,16 +49,16 @@ def says(raw: Raw) -> bool:
 
 
 class Known(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An object whose members are all listed; its subclass `…AndMore` takes in others."""
+    """An object whose members are all listed; `Reading` leaves others out and names them."""
 
 
-class StreamOptions(msgspec.Struct, gc=False):
+class StreamOptions(Known):
     """`stream_options`."""
 
     include_usage: bool | None = None
 
 
-class OpenRouterReasoning(msgspec.Struct, gc=False):
+class OpenRouterReasoning(Known):
     """OpenRouter's `reasoning`."""
 
     effort: str | None = None
@@ -55,14 +67,14 @@ class OpenRouterReasoning(msgspec.Struct, gc=False):
     exclude: bool | None = None
 
 
-class Switch(msgspec.Struct, gc=False):
+class Switch(Known):
     """`thinking` of DeepSeek, Z.ai and Moonshot; servers that front Anthropic take a budget."""
 
     type: str
     budget_tokens: Extent | None = None
 
 
-class LegacyFunction(msgspec.Struct, gc=False):
+class LegacyFunction(Known):
     """A function: within a tool, or of the legacy `functions`."""
 
     name: str
@@ -116,34 +128,33 @@ class Body(Known):
     web_search_options: Raw = ABSENT
 
 
-class BodyAndMore(Body, forbid_unknown_fields=False):
-    """A request with members that are not known."""
-
-
-class Cache(msgspec.Struct, gc=False):
+class Cache(Known):
     """A `cache_control`."""
 
+    type: str | None = None
     ttl: str | None = None
 
 
-class Function(msgspec.Struct, gc=False):
+class Function(Known):
     """What a call calls."""
 
     name: str | None = None
     arguments: str | None = None
 
 
-class Custom(msgspec.Struct, gc=False):
+class Custom(Known):
     """The same of a custom tool, whose argument is text."""
 
     name: str
     input: str = ""
 
 
-class Call(msgspec.Struct, gc=False):
+class Call(Known):
     """A call in the history."""
 
     id: str | None = None
+    type: str | None = None
+    index: int | None = None
     function: Function | None = None
     custom: Custom | None = None
 
@@ -167,18 +178,14 @@ class Message(Known):
     cache_control: Cache | None = None
 
 
-class MessageAndMore(Message, forbid_unknown_fields=False):
-    """A message with members that are not known."""
-
-
-class Url(msgspec.Struct, gc=False):
+class Url(Known):
     """An `image_url`."""
 
     url: str
     detail: str | None = None
 
 
-class File(msgspec.Struct, gc=False):
+class File(Known):
     """A `file`."""
 
     file_id: str | None = None
@@ -186,14 +193,14 @@ class File(msgspec.Struct, gc=False):
     filename: str | None = None
 
 
-class Sound(msgspec.Struct, gc=False):
+class Sound(Known):
     """An `input_audio`."""
 
     data: str
     format: str = "wav"
 
 
-class Part(msgspec.Struct, gc=False):
+class Part(Known):
     """A part of content, of the kinds that are read; others keep their bytes."""
 
     type: str
@@ -203,6 +210,7 @@ class Part(msgspec.Struct, gc=False):
     input_audio: Sound | str | None = None
     file: File | None = None
     thinking: Raw = ABSENT
+    closed: bool | None = None
     document_url: str | None = None
     document_name: str | None = None
     cache_control: Cache | None = None
@@ -215,26 +223,28 @@ class Part(msgspec.Struct, gc=False):
         )
 
 
-class ThoughtPart(msgspec.Struct, gc=False):
+class ThoughtPart(Known):
     """A part of Mistral's `thinking`."""
 
+    type: str | None = None
     text: str = ""
 
 
-class Grammar(msgspec.Struct, gc=False):
+class Grammar(Known):
     """What constrains the text of a custom tool."""
 
     syntax: str
     definition: str
 
 
-class CustomFormat(msgspec.Struct, gc=False):
+class CustomFormat(Known):
     """The `format` of a custom tool."""
 
+    type: str | None = None
     grammar: Grammar | None = None
 
 
-class CustomTool(msgspec.Struct, gc=False):
+class CustomTool(Known):
     """A custom tool."""
 
     name: str
@@ -242,7 +252,7 @@ class CustomTool(msgspec.Struct, gc=False):
     format: CustomFormat | None = None
 
 
-class Tool(msgspec.Struct, gc=False):
+class Tool(Known):
     """A tool."""
 
     type: str | None = None
@@ -251,20 +261,20 @@ class Tool(msgspec.Struct, gc=False):
     cache_control: Cache | None = None
 
 
-class Named(msgspec.Struct, gc=False):
+class Named(Known):
     """The name of a tool."""
 
     name: str
 
 
-class Allowed(msgspec.Struct, gc=False):
+class Allowed(Known):
     """The tools that a choice is narrowed to."""
 
     mode: Literal["auto", "required"]
     tools: list["Choice"]
 
 
-class Choice(msgspec.Struct, gc=False):
+class Choice(Known):
     """A tool choice that is an object."""
 
     type: str | None = None
@@ -274,7 +284,7 @@ class Choice(msgspec.Struct, gc=False):
     allowed_tools: Allowed | None = None
 
 
-class Schema(msgspec.Struct, gc=False):
+class Schema(Known):
     """A `json_schema`."""
 
     name: str | None = None
@@ -283,7 +293,7 @@ class Schema(msgspec.Struct, gc=False):
     strict: bool | None = None
 
 
-class ResponseFormat(msgspec.Struct, gc=False):
+class ResponseFormat(Known):
     """A `response_format`."""
 
     type: str
@@ -317,24 +327,55 @@ def decode(decoder: msgspec.json.Decoder[_T], raw: bytes | Raw, at: str) -> _T:
 
 
 class Reading(Generic[_T]):
-    """How an object is read: at once where all its members are known, else noting the others."""
+    """How an object is read: at once where all its members are known, else without the others."""
 
-    def __init__(self, known: type[_T], and_more: type[_T]) -> None:
-        self._known = msgspec.json.Decoder(known)
-        self._and_more = msgspec.json.Decoder(and_more)
-        self._names = frozenset(field.name for field in msgspec.structs.fields(known))  # type: ignore[arg-type]
+    def __init__(self, kind: type[_T]) -> None:
+        self._kind = kind
+        self._decoder = msgspec.json.Decoder(kind)
 
     def read(self, raw: bytes | Raw, at: str, under: str, unknown: list[str]) -> _T:
-        """The object `raw`, found at `at`; unknown members are added as `under` and their name."""
+        """The object `raw`, found at `at`; unknown members are added as `under` and their name.
+
+        Raises `invalid_request` naming what is wrong in it.
+        """
         try:
-            return self._known.decode(raw)
+            return self._decoder.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            value = decode(self._and_more, raw, at)
-        for name, member in _KEYS.decode(raw).items():
-            field = under + name
-            if name not in self._names and field not in unknown and says(member):
-                unknown.append(field)
-        return value
+            pass
+        try:
+            known = _known_part(bytes(raw).strip(), self._kind, under, unknown)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            known = bytes(raw)
+        return decode(self._decoder, known, at)
+
+
+def _known_part(raw: bytes, kind: Any, under: str, unknown: list[str]) -> bytes:
+    """The JSON `raw` without the members of objects that their types do not list.
+
+    Everything else keeps its bytes. Members that say anything are named in `unknown`, once.
+    """
+    for one in get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,):
+        if raw[:1] == b"[" and get_origin(one) is list:
+            items = _ITEMS.decode(raw)
+            inner = get_args(one)[0]
+            return b"[%b]" % b",".join(
+                _known_part(bytes(item), inner, under, unknown) for item in items
+            )
+        if raw[:1] == b"{" and isinstance(one, type) and issubclass(one, Known):
+            return _known_members(raw, one, under, unknown)
+    return raw
+
+
+def _known_members(raw: bytes, kind: type[Known], under: str, unknown: list[str]) -> bytes:
+    types = get_type_hints(kind)
+    kept = []
+    for name, member in _KEYS.decode(raw).items():
+        if name in types:
+            value = _known_part(bytes(member), types[name], f"{under}{name}.", unknown)
+            kept.append(b"%b:%b" % (msgspec.json.encode(name), value))
+        elif says(member) and under + name not in unknown:
+            unknown.append(under + name)
+    return b"{%b}" % b",".join(kept)
 
 
 def data_uri(uri: str, at: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from translation_cases import PAIRS
+from translation_cases import PAIRS, requests
 
 from gateway.errors import GatewayError
 from gateway.wire import build_table, registry
@@ -36,15 +36,37 @@ class Plain:
         }  # fmt: skip
 
 
-def test_a_row_has_what_the_caller_can_say_and_the_target_cannot() -> None:
-    caller: Dialect = Plain("a", {"tools": "yes", "seed": "yes", "stop": "ignored"})  # type: ignore[assignment]
-    target: Dialect = Plain("b", {"seed": "ignored", "stop": "ignored"})  # type: ignore[assignment]
-    assert build_table.lost(caller, target, "refused") == [build_table.WORDS["tools"]]
-    assert build_table.lost(caller, target, "ignored") == [build_table.WORDS["seed"]]
-    shown = build_table.page({"a": caller, "b": target})
-    assert "\n## From a\n\n| to | refused | ignored |\n|---|---|---|\n" in shown
+def test_a_cell_has_what_the_caller_can_ask_and_the_target_cannot_be_asked() -> None:
+    yes = dict.fromkeys(build_table.WORDS, "yes")
+    chat: Dialect = Plain("openai_chat", yes)  # type: ignore[arg-type, assignment]
+    other: Dialect = Plain(
+        "b", yes | {"tools": "refused", "seed": "ignored", "truncation": "refused"}
+    )  # type: ignore[arg-type, assignment]
+    assert build_table.lost(chat, other, "refused") == [build_table.WORDS["tools"]]
+    assert build_table.lost(chat, other, "ignored") == [build_table.WORDS["seed"]]
+    shown = build_table.page({"openai_chat": chat, "b": other})
+    assert "\n## From OpenAI chat\n\n| to | refused | ignored |\n|---|---|---|\n" in shown
     assert f"| b | {build_table.WORDS['tools']} | {build_table.WORDS['seed']} |\n" in shown
-    assert "| a | nothing | nothing |" in shown
+    assert "| OpenAI chat | nothing | nothing |\n" in shown
+
+
+def test_a_format_that_is_new_is_taken_to_ask_for_everything() -> None:
+    new: Dialect = Plain("new", {})  # type: ignore[assignment]
+    assert build_table.lost(new, new, "refused") == list(build_table.WORDS.values())
+
+
+@pytest.mark.recorded
+@pytest.mark.parametrize("name", registry.DIALECTS)
+def test_what_a_format_is_said_not_to_ask_for_nobody_asked_for(name: str) -> None:
+    asked = {
+        feature
+        for _, document in requests(name)
+        for feature in registry.DIALECTS[name].read_request(
+            msgspec.json.encode({"model": "m", **document}), model="m", stream=False
+        ).spelled
+    }  # fmt: skip
+    assert len(asked) > 10
+    assert not asked & build_table.UNSPOKEN[name]
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="->".join)

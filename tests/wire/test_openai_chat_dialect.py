@@ -180,6 +180,22 @@ def test_plain_defaults_are_not_in_use() -> None:
     assert request.unknown == ()
 
 
+def test_a_null_says_nothing_wherever_it_stands() -> None:
+    message = dict.fromkeys(
+        ("content", "name", "tool_calls", "function_call", "refusal", "audio", "reasoning_content",
+         "reasoning", "reasoning_details", "cache_control", "annotations", "unknown"),
+    )  # fmt: skip
+    settings = dict.fromkeys(
+        ("tools", "tool_choice", "functions", "function_call", "response_format", "reasoning",
+         "thinking", "web_search_options", "stop", "logit_bias", "audio", "verbosity", "n", "x"),
+    )  # fmt: skip
+    request = read(messages=[{"role": "assistant", **message}, {"role": "user"}], **settings)
+    assert request.messages == (assistant(), user())
+    assert request.spelled == {}
+    assert request.unknown == ()
+    assert (request.tools, request.tool_choice, request.output) == ((), None, None)
+
+
 def test_the_path_may_say_the_model_and_the_stream() -> None:
     body = b'{"messages":[{"role":"user","content":"Hi"}]}'
     request = DIALECT.read_request(body, model="deployed", stream=True)
@@ -279,6 +295,26 @@ def test_unknown_members_of_messages_are_told_once_and_empty_ones_are_not() -> N
         ]
     )
     assert request.unknown == ("messages.weight",)
+
+
+def test_unknown_members_of_objects_deep_inside_are_told_and_the_rest_keeps_its_bytes() -> None:
+    body = b"""{"model": "m", "x-y": 1, "thinking": {"type": "enabled", "clear": false},
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Hi", "mood": "low"}]},
+            {"role": "assistant", "tool_calls": [{"id": "a", "index": 0, "mark": 1, "function":
+                {"name": "f", "arguments": "{}"}}]}],
+        "tools": [{"type": "function", "defer": true, "function":
+            {"name": "f", "parameters": {"minimum": 1.10, "maximum": 12345678901234567890123}}}],
+        "response_format": {"type": "json_schema", "json_schema":
+            {"name": "a", "schema": {"x": 1.10}, "mode": "loose"}}}"""
+    request = DIALECT.read_request(body, model=None, stream=None)
+    assert request.unknown == (
+        "x-y", "thinking.clear", "messages.content.mood", "messages.tool_calls.mark",
+        "tools.defer", "response_format.json_schema.mode",
+    )  # fmt: skip
+    assert request.tools[0].schema == b'{"minimum": 1.10, "maximum": 12345678901234567890123}'
+    assert request.output is not None
+    assert request.output.schema == b'{"x": 1.10}'
 
 
 PART = "messages[0].content[0]"
