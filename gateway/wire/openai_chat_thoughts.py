@@ -78,10 +78,11 @@ class Details:
 
 def thinking_of(thought: str, details: object) -> Thinking | None:
     """The thinking of a whole message, of its text and its decoded `reasoning_details`."""
+    if not details:
+        return Thinking(thought) if thought else None
     found = Details()
-    text = thought or found.add(details)
-    if thought:
-        found.add(details)
+    repeated = found.add(details)
+    text = thought or repeated
     signature = found.signature()
     if not text and signature is None:
         return None
