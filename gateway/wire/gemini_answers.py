@@ -10,7 +10,6 @@ prompt, thoughts stand beside the candidates. Pure. Source: ai.google.dev API re
 import hashlib
 import re
 from collections.abc import Sequence
-from datetime import datetime
 
 import msgspec
 from msgspec import Raw
@@ -82,7 +81,6 @@ class Chunk(msgspec.Struct, rename="camel", gc=False):
     error: Raw = ABSENT
     response_id: str | None = None
     model_version: str | None = None
-    create_time: str | None = None
 
 
 class _Call(msgspec.Struct, gc=False):
@@ -270,15 +268,6 @@ def _place(segment: _Segment | None, text: bytes | None) -> tuple[int | None, in
     return tuple(len(text[:at].decode("utf-8", "replace")) for at in (start, end))  # type: ignore[return-value]
 
 
-def created(chunk: Chunk) -> int | None:
-    """When an answer was made, in seconds since 1970; only Vertex tells."""
-    try:
-        told = datetime.fromisoformat(chunk.create_time) if chunk.create_time else None
-    except ValueError:
-        return None
-    return int(told.timestamp()) if told is not None and told.tzinfo is not None else None
-
-
 def read_answer(body: bytes) -> Answer | None:
     """Read a whole answer; see `format.Dialect.read_answer`."""
     chunk = lenient.decode(CHUNK, body)
@@ -305,7 +294,6 @@ def read_answer(body: bytes) -> Answer | None:
         model=chunk.model_version,
         choices=tuple(choices),
         usage=gemini.read_usage(chunk.usage_metadata),
-        created_s=created(chunk),
         error=error,
     )
 

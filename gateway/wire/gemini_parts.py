@@ -8,7 +8,7 @@ Pure; used by the other `gemini_*` modules. Source: ai.google.dev API reference,
 
 import base64
 import binascii
-from urllib.parse import urlsplit
+import re
 
 import msgspec
 from msgspec import Raw
@@ -45,6 +45,11 @@ _TYPES = {
 }
 """Media types by the ending of a URL's path. Not `mimetypes`: that reads files of the system."""
 
+_URL = re.compile(
+    r"https?://(?:[^/?#@]*@)?(?P<host>[^/?#@:]*)(?::\d*)?"
+    r"(?:/[^?#]*\.(?P<ending>[A-Za-z0-9]+))?(?:[/?#]|\Z)",
+    re.IGNORECASE,
+)
 _OWN_HOSTS = ("googleapis.com", "youtube.com", "youtu.be")
 
 
@@ -96,13 +101,10 @@ def inline_block(media_type: str, data: str) -> Block | None:
 
 def linked_block(uri: str, media_type: str | None) -> Block | None:
     """Media by URL; None where only Google can fetch it, or for a kind without a block."""
-    try:
-        address = urlsplit(uri)
-    except ValueError:
+    address = _URL.match(uri)
+    if address is None:
         return None
-    if address.scheme not in ("http", "https"):
-        return None
-    host = address.hostname or ""
+    host = address["host"].lower()
     if any(host == own or host.endswith("." + own) for own in _OWN_HOSTS):
         return None
     kind = (media_type or _guessed(uri) or "").partition("/")[0]
@@ -114,7 +116,8 @@ def linked_block(uri: str, media_type: str | None) -> Block | None:
 
 
 def _guessed(uri: str) -> str | None:
-    return _TYPES.get(urlsplit(uri).path.rpartition(".")[2].lower())
+    address = _URL.match(uri)
+    return _TYPES.get(address["ending"].lower()) if address and address["ending"] else None
 
 
 def _plain(data: str) -> str | None:

@@ -227,9 +227,7 @@ class GeminiStreamReader:
     def _start(self, chunk: answers.Chunk, data: bytes) -> None:
         self._ids.begin(chunk.response_id, data)
         usage = gemini.read_usage(chunk.usage_metadata)
-        self._out.append(
-            MessageStart(chunk.response_id, chunk.model_version, usage, answers.created(chunk))
-        )
+        self._out.append(MessageStart(chunk.response_id, chunk.model_version, usage))
 
     def _fail(self, error: AnswerError) -> None:
         self._over = True
