@@ -1,7 +1,7 @@
 """Gemini's `Dialect`: its eight parts, put together. See `format.Dialect`.
 
 Sources and rules are in the modules that do the work: `gemini_requests.py`, `gemini_outgoing.py`,
-`gemini_answers.py`, `gemini_streams.py`.
+`gemini_answers.py`, `gemini_streams.py`, `gemini_stream_writer.py`.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from gateway.wire import gemini_answers, gemini_outgoing, gemini_requests
 from gateway.wire.conversation import Answer, AnswerError, Feature, Request, Support
 from gateway.wire.format import Asked, Toward
 from gateway.wire.gemini_parts import FORMAT
-from gateway.wire.gemini_streams import GeminiStreamReader, GeminiStreamWriter
+from gateway.wire.gemini_stream_writer import GeminiStreamWriter
+from gateway.wire.gemini_streams import GeminiStreamReader
 
 
 class GeminiDialect:

@@ -9,6 +9,7 @@ compatibility" (November 2026), and recorded traffic.
 """
 
 import re
+from typing import TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -20,6 +21,7 @@ from gateway.wire.conversation import (
     Block,
     Citation,
     Document,
+    Feature,
     Image,
     Message,
     Opaque,
@@ -49,6 +51,9 @@ _BUDGETS = {
 }  # fmt: skip
 """Tokens for an effort before Gemini 3: Google's own, from its page on OpenAI compatibility."""
 
+_SAID_IN: dict[str, str] = {"openai_responses": "input", "gemini": "contents"}
+"""Where a caller's format has its conversation, if not in `messages`."""
+
 _SAMPLING = (
     ("temperature", "temperature"),
     ("top_p", "topP"),
@@ -59,6 +64,7 @@ _SAMPLING = (
 )
 
 Json = dict[str, object]
+_Signed = TypeVar("_Signed", Text, ToolCall)
 
 
 def write_request(request: Request, toward: Toward) -> tuple[bytes, list[str]]:
@@ -97,8 +103,20 @@ class _RequestWriter:
         if field:
             self._ignored[field] = None
 
-    def _refuse(self, message: str, field: str) -> GatewayError:
-        return GatewayError("unsupported_parameter", message, param=field)
+    def _field(self, feature: Feature | None = None) -> str:
+        """The caller's name for a feature; where it was not noted, for the conversation."""
+        named = self._request.spelled.get(feature) if feature is not None else None
+        return named or _SAID_IN.get(self._request.format, "messages")
+
+    def _refuse(self, message: str, feature: Feature | None = None) -> GatewayError:
+        return GatewayError("unsupported_parameter", message, param=self._field(feature))
+
+    def _unsigned(self, block: _Signed) -> _Signed:
+        """Text or a call without a signature that Gemini did not issue."""
+        if block.signature is None or block.signature.format == FORMAT:
+            return block
+        self._ignore(self._request.spelled.get("thinking_history"))
+        return msgspec.structs.replace(block, signature=None)
 
     def document(self) -> tuple[Json, list[str]]:
         request = self._request
@@ -175,51 +193,46 @@ class _RequestWriter:
             case Opaque():
                 return self._opaque(block)
             case Citation():
-                return None  # remarks on text that stays
+                self._ignore("citations")  # remarks on text that stays
+                return None
             case ToolResult():
                 # Only a user's turn has results, and `_turn` has taken them.
-                raise self._refuse("A tool result must be in a user's turn.", "messages")
+                raise self._refuse("A tool result must be in a user's turn.")
 
     def _text(self, block: Text | Thinking) -> Json | None:
-        foreign = block.signature is not None and block.signature.format != FORMAT
         if isinstance(block, Thinking):
-            own = block.signature is not None or self._request.format == FORMAT
-            if foreign or not own:
+            issuer = self._request.format if block.signature is None else block.signature.format
+            if issuer != FORMAT:
                 self._ignore(self._request.spelled.get("thinking_history"))
                 return None
-        elif foreign:
-            block = Text(block.text)
+        else:
+            block = self._unsigned(block)
         if not block.text and block.signature is None:
             return None  # G refuses a part without text as it does one without anything
         return parts.text_part(block)
 
     def _call(self, block: ToolCall) -> Json:
         if block.custom:
-            raise self._refuse(
-                f"The call of {block.name!r} has plain text for arguments.",
-                self._request.spelled.get("custom_tools", "messages"),
-            )
+            message = f"The call of {block.name!r} has plain text for arguments."
+            raise self._refuse(message, "custom_tools")
         if block.arguments.strip() and not parts.is_object(block.arguments):
             raise self._refuse(
-                f"The arguments of the call {block.id!r} of {block.name!r} are not a JSON object.",
-                "messages",
+                f"The arguments of the call {block.id!r} of {block.name!r} are not a JSON object."
             )
         self._names[block.id] = block.name
-        if block.signature is not None and block.signature.format != FORMAT:
-            block = msgspec.structs.replace(block, signature=None)
-        return parts.call_part(block)
+        return parts.call_part(self._unsigned(block))
 
     def _media(self, block: Image | Document | Audio) -> Json:
         part = parts.media_part(block)
         if part is None:
-            raise self._refuse("An image, a document or sound has no media type.", "messages")
+            raise self._refuse("An image, a document or sound has no media type.")
         return part
 
     def _opaque(self, block: Opaque) -> Raw:
         part = parts.opaque_part(block)
         if part is None:
-            field = self._request.spelled.get("opaque_history", "messages")
-            raise self._refuse(f"A {block.kind or 'block'} has no place in Gemini's format.", field)
+            message = f"A {block.kind or 'block'} has no place in Gemini's format."
+            raise self._refuse(message, "opaque_history")
         return part
 
     def _result(self, block: ToolResult) -> tuple[Json, list[Json | Raw]]:
@@ -227,7 +240,7 @@ class _RequestWriter:
         name = block.name or self._names.get(block.call_id)
         if name is None:
             raise self._refuse(
-                f"The tool result {block.call_id!r} belongs to no call in the history.", "messages"
+                f"The tool result {block.call_id!r} belongs to no call in the history."
             )
         texts = [one.text for one in block.content if isinstance(one, (Text, Refusal))]
         others = [one for one in block.content if not isinstance(one, (Text, Refusal, Citation))]
@@ -249,12 +262,11 @@ class _RequestWriter:
         for tool in tools:
             if tool.opaque is not None:
                 if tool.opaque.format != FORMAT:
-                    field = self._request.spelled.get("provider_tools", "tools")
-                    raise self._refuse(f"The tool {tool.name!r} is run elsewhere.", field)
+                    message = f"The tool {tool.name!r} is run by another provider."
+                    raise self._refuse(message, "provider_tools")
                 out.append(Raw(tool.opaque.json))
             elif tool.custom:
-                field = self._request.spelled.get("custom_tools", "tools")
-                raise self._refuse(f"The tool {tool.name!r} takes plain text.", field)
+                raise self._refuse(f"The tool {tool.name!r} takes plain text.", "custom_tools")
             else:
                 if not functions:
                     out.append({"functionDeclarations": functions})
@@ -302,15 +314,13 @@ class _RequestWriter:
             if -_SEED_MAX <= request.seed < _SEED_MAX:
                 config["seed"] = request.seed
             else:
-                self._ignore(request.spelled.get("seed", "seed"))
+                self._ignore(request.spelled.get("seed"))
         if len(request.stop) > STOPS_MAX:
-            field = request.spelled.get("stop", "stop")
-            raise self._refuse(f"{field}: Gemini takes {STOPS_MAX} at most.", field)
+            raise self._refuse(f"Gemini takes {STOPS_MAX} stop sequences at most.", "stop")
         if request.stop:
             config["stopSequences"] = list(request.stop)
         if request.choices > CHOICES_MAX:
-            field = request.spelled.get("choices", "n")
-            raise self._refuse(f"{field}: Gemini makes {CHOICES_MAX} at most.", field)
+            raise self._refuse(f"Gemini makes {CHOICES_MAX} choices at most.", "choices")
         if request.choices != 1:
             config["candidateCount"] = request.choices
 

@@ -436,6 +436,9 @@ def test_arguments_that_are_no_object_are_refused_in_history(arguments: str) -> 
         said(*calls(ToolCall("a", "f", arguments)))
     assert refused.value.code == "unsupported_parameter"
     assert refused.value.param == "messages"
+    with pytest.raises(GatewayError) as refused:
+        said(*calls(ToolCall("a", "f", arguments)), format="openai_responses")
+    assert refused.value.param == "input"
 
 
 def test_a_result_of_no_known_call_is_refused() -> None:
@@ -490,6 +493,9 @@ def test_thoughts_go_back_to_gemini_alone() -> None:
     assert ignored(*calls(own), spelled=spelled) == []
     assert ignored(*calls(foreign), spelled=spelled) == ["messages.content.thinking"]
     assert ignored(*calls(Thinking("bare")), spelled=spelled) == ["messages.content.thinking"]
+    signed = ToolCall("a", "f", "{}", signature=Signature("anthropic_messages", "sig"))
+    assert ignored(*calls(signed), spelled=spelled) == ["messages.content.thinking"]
+    assert ignored(*calls(Text("so"), Citation("https://a.example"))) == ["citations"]
 
 
 def test_a_foreign_signature_survives_a_gemini_client() -> None:
