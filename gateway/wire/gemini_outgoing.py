@@ -25,6 +25,7 @@ from gateway.wire.conversation import (
     Image,
     Message,
     Opaque,
+    OutputFormat,
     Refusal,
     Request,
     Role,
@@ -223,6 +224,8 @@ class _RequestWriter:
         return parts.call_part(self._unsigned(block))
 
     def _media(self, block: Image | Document | Audio) -> Json:
+        if isinstance(block, Document) and block.name:
+            self._ignore("document.name")  # displayName is Vertex's alone
         part = parts.media_part(block)
         if part is None:
             raise self._refuse("An image, a document or sound has no media type.")
@@ -299,13 +302,23 @@ class _RequestWriter:
         if request.output is not None:
             config["responseMimeType"] = "application/json"
             if request.output.schema is not None:
-                config["responseJsonSchema"] = Raw(request.output.schema)
+                config["responseJsonSchema"] = self._schema(request.output)
         if "image_output" in request.spelled:
             config["responseModalities"] = ["TEXT", "IMAGE"]
         if thinking := self._thinking():
             config["thinkingConfig"] = thinking
         self._bounded(config)
         return config
+
+    def _schema(self, output: OutputFormat) -> Raw:
+        """The schema of the output; what is said of it stands in it, as JSON Schema has it."""
+        schema = output.schema or b"{}"
+        if output.description:
+            if parts.may_take(schema, "description"):
+                said = b'"description":' + msgspec.json.encode(output.description) + b","
+                return Raw(b"{" + said + schema.lstrip()[1:])
+            self._ignore("description")
+        return Raw(schema)
 
     def _bounded(self, config: Json) -> None:
         """Write what Gemini takes within bounds only."""

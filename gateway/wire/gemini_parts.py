@@ -144,6 +144,15 @@ def is_object(arguments: str) -> bool:
     return True
 
 
+def may_take(document: bytes, name: str) -> bool:
+    """Tell whether a JSON object has members, but none of this name."""
+    try:
+        members = _OBJECT.decode(document)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return bool(members) and name not in members
+
+
 def spliced(arguments: str) -> Raw:
     """Arguments as JSON for a body, number text and key order kept. They must be an object."""
     return Raw(arguments.encode()) if arguments.strip() else Raw(b"{}")

@@ -536,6 +536,18 @@ def test_settings_are_spelled_as_gemini_has_them() -> None:
     assert "generationConfig" not in said()
 
 
+def test_what_is_said_of_a_schema_stands_in_it() -> None:
+    described = OutputFormat(b' {"type": "object"}', description="A book")
+    schema = said(output=described)["generationConfig"]["responseJsonSchema"]
+    assert schema == {"description": "A book", "type": "object"}
+    hello = Message("user", (Text("a"),))
+    for taken in (b'{"description": "mine"}', b"{}", b"true"):
+        output = OutputFormat(taken, description="A book")
+        assert ignored(hello, output=output) == ["description"]
+    named = Message("user", (Document("application/pdf", "AA==", name="a.pdf"),))
+    assert ignored(named) == ["document.name"]
+
+
 def test_what_gemini_takes_too_little_of_is_refused_by_field() -> None:
     spelled: Mapping[Feature, str] = {"stop": "stop_sequences", "choices": "n", "seed": "seed"}
     with pytest.raises(GatewayError) as refused:
