@@ -39,6 +39,8 @@ MODELS: dict[Family, str] = {
     "anthropic": "claude-opus-4-5",
     "gemini": "gemini-2.5-pro",
 }
+# An alias whose first target speaks the family's format: what comes back is the provider's own.
+ALIASES: dict[Family, str] = {"openai": "premium", "anthropic": "opus", "gemini": "pro"}
 TIERS = ("budget", "basic", "normal", "premium")
 
 _CONFIG = """
@@ -82,6 +84,12 @@ targets = ["openai/gpt-4.1", "anthropic/claude-sonnet-4-5", "google/gemini-2.5-p
 [models.premium]
 targets = ["openai/gpt-4o", "anthropic/claude-opus-4-5", "google/gemini-2.5-pro"]
 
+[models.opus]
+targets = ["anthropic/claude-opus-4-5"]
+
+[models.pro]
+targets = ["google/gemini-2.5-pro"]
+
 [model_map]
 "aibadgr/budget" = "budget"
 "aibadgr/basic" = "basic"
@@ -101,7 +109,7 @@ class Caller(msgspec.Struct, frozen=True):
         return self.name != "own_key"
 
     def model(self, family: Family) -> str:
-        return "premium" if self.billed else MODELS[family]
+        return ALIASES[family] if self.billed else MODELS[family]
 
 
 class Used(msgspec.Struct, frozen=True):

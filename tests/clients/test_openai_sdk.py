@@ -530,10 +530,13 @@ def test_files_are_uploaded_listed_and_read_back(
     assert client.files.delete(made.id).deleted
 
 
-def test_a_model_of_another_format_is_refused_by_name(site: Site, gateway_key: Caller) -> None:
-    with (
-        OpenAI(base_url=f"{site.gateway}/v1", api_key=gateway_key.key) as sdk,
-        pytest.raises(openai.BadRequestError) as caught,
-    ):
-        sdk.chat.completions.create(model="claude-opus-4-5", messages=MESSAGES)
-    assert caught.value.code == "unsupported_parameter"
+def test_a_model_of_another_format_answers_in_openai_s(site: Site, gateway_key: Caller) -> None:
+    with OpenAI(base_url=f"{site.gateway}/v1", api_key=gateway_key.key) as sdk:
+        answer = sdk.chat.completions.create(model="claude-opus-4-5", messages=MESSAGES)
+    assert answer.object == "chat.completion"
+    assert answer.choices[0].finish_reason == "stop"
+    receipt = site.receipt(site.newest(gateway_key), gateway_key)
+    assert receipt["route"]["provider"] == "anthropic"
+    assert receipt["route"]["translated"] is True
+    assert answer.usage is not None
+    assert receipt["usage"]["total_tokens"] == answer.usage.total_tokens
