@@ -8,7 +8,6 @@ reasons", "Errors" (November 2026), and recorded traffic. Used by the dialect.
 import re
 
 import msgspec
-import orjson
 
 from gateway.errors import GatewayError
 from gateway.wire import anthropic_messages as meter
@@ -153,7 +152,7 @@ def read_error(status: int, body: bytes) -> AnswerError:
     found = inner if isinstance(inner, dict) and inner else value
     message = next((found[k] for k in ("message", "detail", "error") if found.get(k)), None)
     if not isinstance(message, str):
-        message = orjson.dumps(message).decode() if message else f"HTTP {status}"
+        message = msgspec.json.encode(message).decode() if message else f"HTTP {status}"
     kind, code = found.get("type"), found.get("code")
     if _TOO_LONG.search(message):
         code = "context_length_exceeded"

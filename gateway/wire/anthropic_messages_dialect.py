@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from gateway.wire import utf8
 from gateway.wire.anthropic_messages_answers import read_answer, read_error, write_answer
 from gateway.wire.anthropic_messages_blocks import FORMAT
 from gateway.wire.anthropic_messages_bodies import write_count, write_request
@@ -20,6 +21,7 @@ class MessagesDialect:
 
     def read_request(self, body: bytes, *, model: str | None, stream: bool | None) -> Request:
         """See `format.Dialect.read_request`. A count_tokens body reads as well."""
+        utf8.require(body)
         return read_request(body, model=model, stream=stream)
 
     def write_request(self, request: Request, toward: Toward) -> tuple[bytes, list[str]]:
@@ -32,7 +34,7 @@ class MessagesDialect:
 
     def read_answer(self, body: bytes) -> Answer | None:
         """See `format.Dialect.read_answer`."""
-        return read_answer(body)
+        return read_answer(body) if utf8.is_text(body) else None
 
     def write_answer(self, answer: Answer, asked: Asked) -> bytes:
         """See `format.Dialect.write_answer`."""

@@ -11,7 +11,7 @@ written by `anthropic_messages_stream_writer.py`. Source: docs.anthropic.com, "S
 import msgspec
 
 from gateway.wire import anthropic_messages as meter
-from gateway.wire import lenient, signatures, sse
+from gateway.wire import lenient, signatures, sse, utf8
 from gateway.wire.anthropic_messages_answers import (
     stop_of,
 )
@@ -200,7 +200,7 @@ class MessagesStreamReader:
             if event.strip():
                 self._out.append(Ping())
             return
-        found = lenient.decode(_EVENT, data)
+        found = lenient.decode(_EVENT, data) if utf8.is_text(data) else None
         if found is None:
             # A last event without its blank line may have been cut anywhere.
             if not last:

@@ -6,7 +6,7 @@ Sources and rules are in the modules that do the work: `gemini_requests.py`, `ge
 
 from collections.abc import Mapping
 
-from gateway.wire import gemini_answers, gemini_outgoing, gemini_requests
+from gateway.wire import gemini_answers, gemini_outgoing, gemini_requests, utf8
 from gateway.wire.conversation import Answer, AnswerError, Feature, Request, Support
 from gateway.wire.format import Asked, Toward
 from gateway.wire.gemini_parts import FORMAT
@@ -22,6 +22,7 @@ class GeminiDialect:
 
     def read_request(self, body: bytes, *, model: str | None, stream: bool | None) -> Request:
         """See `format.Dialect.read_request`."""
+        utf8.require(body)
         return gemini_requests.read_request(body, model=model, stream=stream)
 
     def write_request(self, request: Request, toward: Toward) -> tuple[bytes, list[str]]:
@@ -30,7 +31,7 @@ class GeminiDialect:
 
     def read_answer(self, body: bytes) -> Answer | None:
         """See `format.Dialect.read_answer`."""
-        return gemini_answers.read_answer(body)
+        return gemini_answers.read_answer(body) if utf8.is_text(body) else None
 
     def write_answer(self, answer: Answer, asked: Asked) -> bytes:
         """See `format.Dialect.write_answer`."""

@@ -8,7 +8,7 @@ ai.google.dev API reference, "streamGenerateContent" (November 2026), and record
 
 import msgspec
 
-from gateway.wire import gemini, lenient, sse
+from gateway.wire import gemini, lenient, sse, utf8
 from gateway.wire import gemini_answers as answers
 from gateway.wire import gemini_parts as parts
 from gateway.wire.conversation import (
@@ -208,7 +208,7 @@ class GeminiStreamReader:
 
     def _chunk(self, data: bytes) -> None:
         self._began = True
-        chunk = lenient.decode(answers.CHUNK, data)
+        chunk = lenient.decode(answers.CHUNK, data) if utf8.is_text(data) else None
         if chunk is None:
             self._fail(AnswerError("The upstream sent an event that is not Gemini's."))
             return

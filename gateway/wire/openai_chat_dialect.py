@@ -8,6 +8,7 @@ What they read and write is in `openai_chat_requests.py` (reading requests, what
 from gateway.wire import openai_chat_answers as answers
 from gateway.wire import openai_chat_requests as requests
 from gateway.wire import openai_chat_upstream as upstream
+from gateway.wire import utf8
 from gateway.wire.conversation import Answer, AnswerError, Request
 from gateway.wire.format import Asked, Toward
 from gateway.wire.openai_chat_chunks import ChatStreamWriter
@@ -23,6 +24,7 @@ class OpenAIChatDialect:
 
     def read_request(self, body: bytes, *, model: str | None, stream: bool | None) -> Request:
         """See `format.Dialect.read_request`."""
+        utf8.require(body)
         return requests.read_request(body, model=model, stream=stream)
 
     def write_request(self, request: Request, toward: Toward) -> tuple[bytes, list[str]]:
@@ -31,7 +33,7 @@ class OpenAIChatDialect:
 
     def read_answer(self, body: bytes) -> Answer | None:
         """See `format.Dialect.read_answer`."""
-        return answers.read_answer(body)
+        return answers.read_answer(body) if utf8.is_text(body) else None
 
     def write_answer(self, answer: Answer, asked: Asked) -> bytes:
         """See `format.Dialect.write_answer`."""

@@ -6,6 +6,7 @@ from gateway.wire import (
     openai_responses_answers,
     openai_responses_bodies,
     openai_responses_requests,
+    utf8,
 )
 from gateway.wire.conversation import Answer, AnswerError, Feature, Request, Support
 from gateway.wire.format import Asked, StreamReader, StreamWriter, Toward
@@ -23,6 +24,7 @@ class ResponsesDialect:
 
     def read_request(self, body: bytes, *, model: str | None, stream: bool | None) -> Request:
         """See `format.Dialect.read_request`."""
+        utf8.require(body)
         return openai_responses_requests.read_request(body, model=model, stream=stream)
 
     def write_request(self, request: Request, toward: Toward) -> tuple[bytes, list[str]]:
@@ -31,7 +33,7 @@ class ResponsesDialect:
 
     def read_answer(self, body: bytes) -> Answer | None:
         """See `format.Dialect.read_answer`."""
-        return openai_responses_answers.read_answer(body)
+        return openai_responses_answers.read_answer(body) if utf8.is_text(body) else None
 
     def write_answer(self, answer: Answer, asked: Asked) -> bytes:
         """See `format.Dialect.write_answer`."""

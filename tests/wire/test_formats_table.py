@@ -37,11 +37,10 @@ class Plain:
 
 
 def test_a_cell_has_what_the_caller_can_ask_and_the_target_cannot_be_asked() -> None:
-    yes = dict.fromkeys(build_table.WORDS, "yes")
-    chat: Dialect = Plain("openai_chat", yes)  # type: ignore[arg-type, assignment]
-    other: Dialect = Plain(
-        "b", yes | {"tools": "refused", "seed": "ignored", "truncation": "refused"}
-    )  # type: ignore[arg-type, assignment]
+    yes: dict[Feature, Support] = dict.fromkeys(build_table.WORDS, "yes")
+    lacks: dict[Feature, Support] = {"tools": "refused", "seed": "ignored", "background": "refused"}
+    chat: Dialect = Plain("openai_chat", yes)  # type: ignore[assignment]
+    other: Dialect = Plain("b", yes | lacks)  # type: ignore[assignment]
     assert build_table.lost(chat, other, "refused") == [build_table.WORDS["tools"]]
     assert build_table.lost(chat, other, "ignored") == [build_table.WORDS["seed"]]
     shown = build_table.page({"openai_chat": chat, "b": other})
