@@ -12,6 +12,8 @@ that may be the terminal one is not let through early. Where that cannot be told
 the blank line that ends it is still held, without which a client does not dispatch it.
 """
 
+import copy
+
 import msgspec
 
 from gateway.wire import lenient, sse
@@ -162,7 +164,13 @@ class SseTap:
 
     def metered(self) -> Metered:
         """See `format.StreamTap.metered`. Reads a last event that lacks its blank line too."""
-        self._read_partial()
+        if self._partial:
+            # On a copy: if the stream goes on, the event may turn out to say something else.
+            ghost = copy.copy(self)
+            ghost.answer = copy.copy(self.answer)
+            ghost._read_partial()
+            ghost._partial = bytearray()
+            return ghost.metered()
         around = self._around * self._deltas // max(self._sampled, 1)
         unread = max(self._text - around, self._deltas * _TEXT_BYTES_MIN)
         return self.answer.metered(self._exact + unread)

@@ -54,7 +54,8 @@ BYTE_BY_BYTE_BYTES_MAX = 40_000
 def requests() -> Iterator[tuple[Record, Request]]:
     for record in of_responses():
         if bytes(record.request_body) != b"null":
-            yield record, DIALECT.read_request(record.request_body, model=None, stream=None)
+            body = bytes(record.request_body)
+            yield record, DIALECT.read_request(body, model=None, stream=None)
 
 
 def seen(content: tuple[Block, ...]) -> dict[str, Any]:

@@ -185,7 +185,7 @@ MARK = "ZQZQ"
 def marked_answer() -> Answer:
     """An answer whose every string has a place where its bytes can be spoilt."""
     said = (
-        Thinking(MARK), Text(MARK), ToolCall("c1" + MARK, "f" + MARK, '{"a":["%s"]}' % MARK),
+        Thinking(MARK), Text(MARK), ToolCall("c1" + MARK, "f" + MARK, f'{{"a":["{MARK}"]}}'),
     )  # fmt: skip
     return Answer(
         id=MARK, model=MARK, created_s=CREATED_S, choices=(Choice(said, "tool_call"),),
