@@ -168,8 +168,8 @@ class SseTap:
             # On a copy: if the stream goes on, the event may turn out to say something else.
             ghost = copy.copy(self)
             ghost.answer = copy.copy(self.answer)
-            ghost._read_partial()
-            ghost._partial = bytearray()
+            ghost._read_partial()  # noqa: SLF001 - of its own kind
+            ghost._partial = bytearray()  # noqa: SLF001
             return ghost.metered()
         around = self._around * self._deltas // max(self._sampled, 1)
         unread = max(self._text - around, self._deltas * _TEXT_BYTES_MIN)

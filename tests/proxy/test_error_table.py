@@ -147,7 +147,7 @@ async def unknown_model(case: Case) -> Answer:
 async def other_format(case: Case) -> Answer:
     """A tool that the provider of the caller's format runs, asked of a provider of another one."""
     model = {"openai": "claude-sonnet-4-5", "anthropic": "gpt-4o", "gemini": "gpt-4o"}[case.family]
-    said: dict[str, Any] = {
+    bodies: dict[str, dict[str, Any]] = {
         "openai": {
             "messages": [{"role": "user", "content": "Look it up"}],
             "tools": [{"type": "web_search"}],
@@ -161,7 +161,8 @@ async def other_format(case: Case) -> Answer:
             "contents": [{"role": "user", "parts": [{"text": "Look it up"}]}],
             "tools": [{"googleSearch": {}}],
         },
-    }[case.family]
+    }
+    said = bodies[case.family]
     if case.family != "gemini":
         said |= {"model": model, "stream": case.stream}
     return await case.ask(model, body=msgspec.json.encode(said))

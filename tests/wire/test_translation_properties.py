@@ -227,8 +227,8 @@ def test_bytes_that_are_no_text_are_refused_or_replaced_but_never_a_crash(name: 
                 caller.write_answer(found, asked(caller.name, stream=False)).decode()
     for body in spoilt(streamed):
         events, _ = _read(name, [body])
-        for caller in registry.DIALECTS:
-            _written(caller, events).decode()
+        for spoken in registry.DIALECTS:
+            _written(spoken, events).decode()
 
 
 @st.composite
