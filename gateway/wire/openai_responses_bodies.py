@@ -300,7 +300,8 @@ class _Writing:
             case Opaque():
                 self._opaque(block, "assistant")
             case Citation():
-                pass  # where an earlier answer had its words from; the words stand
+                # Where an earlier answer had its words from; the words stand.
+                self.leave_out("opaque_history", "citations")
             case Image() | Document() | Audio() | ToolResult():
                 raise _refuse(
                     self._request,
