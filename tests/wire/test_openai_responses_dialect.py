@@ -370,7 +370,7 @@ def test_a_conversation_becomes_items() -> None:
     )  # fmt: skip
     body, left_out = written(request)
     check_request("openai_responses", msgspec.json.encode(body))
-    assert left_out == []
+    assert left_out == ["citations"]
     assert body["instructions"] == "be\n\nbrief"
     assert body["input"] == [
         {"type": "message", "role": "user", "content": [
