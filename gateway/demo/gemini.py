@@ -175,6 +175,7 @@ def _call_parts(answer: Answer) -> list[dict[str, Any]]:
         part = {"functionCall": {"name": call.name, "args": arguments, "id": call_id}}
         if answer.thinking and not parts:
             # Of parallel calls only the first is signed.
+            # The part was taken for one of objects alone; its signature is text.
             part["thoughtSignature"] = seal_text(answer.thinking_text)  # type: ignore[assignment]
         parts.append(part)
     return parts

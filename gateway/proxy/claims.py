@@ -123,17 +123,16 @@ class Claim:
         )  # fmt: skip
 
     def _hold(self, worst: int) -> None:
-        """Hold so much in all. As `Funds.hold` of both, without the calls."""
+        """Hold so much in all, on both balances or on neither."""
         user, key = self._caller.funds, self._caller.key_funds
         assert user is not None
         assert key is not None
         more = worst - self.held
-        if user.balance - user.held < more:
+        if not user.more(more):
             raise _insufficient(worst, user.available + self.held, "balance")
-        if key.balance - key.held < more:
+        if not key.more(more):
+            user.release(more)
             raise _insufficient(worst, key.available + self.held, "cap")
-        user.held += more
-        key.held += more
         self.held = worst
 
     def require_credit(self) -> None:

@@ -389,6 +389,7 @@ def _reasoning(found: _Body, reading: _Reading) -> Reasoning | None:
         budget = _budget(thought)
         if budget != 0:
             show = thought.display != "omitted"
+    # The effort was looked up in the list of those that there are.
     return Reasoning(effort, budget, show)  # type: ignore[arg-type]
 
 

@@ -116,7 +116,7 @@ class Opaque(msgspec.Struct, frozen=True):
 
 class ToolResult(msgspec.Struct, frozen=True):
     """What a function of the caller's returned: text, images, documents. `name` may have to be
-    found in the history by `call_id`; `annotate` in `translate.py` has done so.
+    found in the history by `call_id`; writers that need it do so.
     """
 
     call_id: str

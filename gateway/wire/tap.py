@@ -169,7 +169,7 @@ class SseTap:
             ghost = copy.copy(self)
             ghost.answer = copy.copy(self.answer)
             ghost._read_partial()  # noqa: SLF001 - of its own kind
-            ghost._partial = bytearray()  # noqa: SLF001
+            ghost._partial = bytearray()  # noqa: SLF001 - of its own kind
             return ghost.metered()
         around = self._around * self._deltas // max(self._sampled, 1)
         unread = max(self._text - around, self._deltas * _TEXT_BYTES_MIN)

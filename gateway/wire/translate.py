@@ -13,14 +13,11 @@ from gateway.wire.conversation import (
     Answer,
     AnswerError,
     Block,
-    Feature,
-    Message,
     Refusal,
     Request,
     Text,
     Thinking,
     ToolCall,
-    ToolResult,
 )
 from gateway.wire.events import (
     BlockStart,
@@ -91,22 +88,6 @@ def losses(request: Request, dialect: Dialect) -> list[str]:
         if support == "ignored":
             ignored.append(field)
     return [*ignored, *request.unknown]
-
-
-def named_results(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The messages with each tool result knowing the name of its function, from the history."""
-    names: dict[str, str] = {}
-    out = []
-    for message in messages:
-        content = []
-        for block in message.content:
-            if isinstance(block, ToolCall):
-                names[block.id] = block.name
-            elif isinstance(block, ToolResult) and block.name is None and block.call_id in names:
-                block = msgspec.structs.replace(block, name=names[block.call_id])
-            content.append(block)
-        out.append(msgspec.structs.replace(message, content=tuple(content)))
-    return tuple(out)
 
 
 def events_of(answer: Answer) -> list[Event]:
@@ -194,8 +175,3 @@ class TranslatingTap:
         found = self._reader.metered()
         fault = self._fault or found.fault
         return msgspec.structs.replace(found, fault=fault, complete=self.terminal and fault is None)
-
-
-def support_of(dialect: Dialect, feature: Feature) -> str:
-    """What a format makes of a feature, for the table in the documentation."""
-    return dialect.support[feature]
