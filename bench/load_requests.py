@@ -1,7 +1,7 @@
 """JSON requests: closed loop (how much CPU, how many a second) and open loop (how late).
 
 Raw protocols on httptools; a request is one prebuilt `write`, an answer is compared byte for byte
-with what the upstream sends. Called by `loadgen.py`.
+with what the upstream sends (if translated: `formats.AnswerCheck`). Called by `loadgen.py`.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import cast
 import httptools
 import msgspec
 
-from bench import payloads
+from bench.formats import AnswerCheck, Call
 from bench.measure import Spread, Window, WindowMeter, spread_ms
 from bench.pacing import Pace
 
@@ -23,12 +23,21 @@ ATTEMPT_SECONDS_MAX = 30.0
 
 
 class Aim(msgspec.Struct, frozen=True):
-    """Whom to load and whose CPU to read. `proxy_pid` is None when the upstream is the target."""
+    """Whom to load with what, and whose CPU to read.
+
+    `proxy_pid` is None when the upstream is the target.
+    """
 
     port: int
     key: str
     upstream_pid: int
     proxy_pid: int | None
+    call: Call = Call()
+
+    def request(self, body_bytes: int, stream_chunks: int | None = None) -> bytes:
+        """The whole request, with a body of that size."""
+        body = self.call.body(body_bytes, stream_chunks)
+        return self.call.request(self.port, self.key, body, stream=stream_chunks is not None)
 
 
 class ClosedResult(msgspec.Struct, frozen=True):
@@ -62,8 +71,14 @@ class Caller(asyncio.Protocol):
     `answered(caller, fault)` is called when the answer is whole (`fault` None), wrong, or lost.
     """
 
-    def __init__(self, request: bytes, answered: Callable[["Caller", str | None], None]) -> None:
+    def __init__(
+        self,
+        request: bytes,
+        check: AnswerCheck,
+        answered: Callable[["Caller", str | None], None],
+    ) -> None:
         self._request = request
+        self._check = check
         self._answered = answered
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
@@ -119,7 +134,7 @@ class Caller(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status != 200:
             self._settle(f"status {status}: {b''.join(self._body)[:160].decode(errors='replace')}")
-        elif b"".join(self._body) != payloads.ANSWER:
+        elif not self._check.right(b"".join(self._body)):
             self._settle("the body is not what the upstream sent")
         else:
             self._settle(None)
@@ -131,13 +146,14 @@ class Caller(asyncio.Protocol):
 
 
 async def _connect(
-    port: int, request: bytes, count: int, answered: Callable[[Caller, str | None], None]
+    aim: Aim, body_bytes: int, count: int, answered: Callable[[Caller, str | None], None]
 ) -> list[Caller]:
+    request, check = aim.request(body_bytes), AnswerCheck(aim.call)
     loop = asyncio.get_running_loop()
     callers: list[Caller] = []
     for _ in range(count):
         _transport, caller = await asyncio.wait_for(
-            loop.create_connection(lambda: Caller(request, answered), "127.0.0.1", port),
+            loop.create_connection(lambda: Caller(request, check, answered), "127.0.0.1", aim.port),
             ATTEMPT_SECONDS_MAX,
         )
         callers.append(caller)
@@ -176,9 +192,8 @@ async def closed_loop(
     aim: Aim, body_bytes: int, connections: int, warm_up_s: float, seconds: float
 ) -> ClosedResult:
     """Load `aim` for `warm_up_s` + `seconds`; only the latter is counted."""
-    request = payloads.request_bytes(aim.port, payloads.request_body(body_bytes), aim.key)
     run = _ClosedLoop()
-    callers = await _connect(aim.port, request, connections, run.answered)
+    callers = await _connect(aim, body_bytes, connections, run.answered)
     for caller in callers:
         run.begin(caller)
     await asyncio.sleep(warm_up_s)
@@ -248,10 +263,9 @@ async def open_loop(
     aim: Aim, body_bytes: int, per_second: float, connections: int, seconds: float
 ) -> OpenResult:
     """Send at `per_second` for `seconds`, after a warm-up of a fifth of that."""
-    request = payloads.request_bytes(aim.port, payloads.request_body(body_bytes), aim.key)
     warm_up_count = int(per_second * seconds / 5)
     run = _OpenLoop(warm_up_count)
-    run.idle = await _connect(aim.port, request, connections, run.answered)
+    run.idle = await _connect(aim, body_bytes, connections, run.answered)
     callers = list(run.idle)
     pace = Pace(per_second, warm_up_count + int(per_second * seconds), run.due)
     meter = WindowMeter(aim.proxy_pid, aim.upstream_pid)

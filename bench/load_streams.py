@@ -1,6 +1,7 @@
 """Paced streams: many open at once, each chunk's time between upstream and client measured.
 
-Every stream is read to its end and must hold all its chunks and `[DONE]`, in well-formed HTTP.
+Every stream is read to its end and must hold all its chunks and its format's terminal event (in
+chat `[DONE]`), in well-formed HTTP.
 Called by `loadgen.py`.
 """
 
@@ -14,6 +15,7 @@ import httptools
 import msgspec
 
 from bench import payloads
+from bench.formats import FORMATS
 from bench.load_requests import ATTEMPT_SECONDS_MAX, Aim
 from bench.measure import Spread, Window, WindowMeter, rss_bytes, spread_ms
 from bench.pacing import Pace
@@ -65,10 +67,11 @@ class _Run:
 class StreamReader(asyncio.Protocol):
     """One connection with one stream: sends at once, reads to the end, checks all of it."""
 
-    def __init__(self, run: _Run, request: bytes, chunks: int) -> None:
+    def __init__(self, run: _Run, request: bytes, chunks: int, ending: bytes) -> None:
         self._run = run
         self._request = request
         self._chunks_due = chunks
+        self._ending = ending
         self._chunks_seen = 0
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
@@ -107,16 +110,17 @@ class StreamReader(asyncio.Protocol):
             self._begun = True
             self._run.opened += 1
             self._run.first_byte_ns.append(self._now_ns - self._started_ns)
-        if self._partial or not body.endswith(b"\n\n"):
+        if self._partial or not body.endswith((b"\n\n", b"\r\n\r\n")):
             body = self._partial + body
-            whole = body.rfind(b"\n\n") + 2 if b"\n\n" in body else 0
+            # Both kinds of blank line end with an LF of which no raw one stands inside JSON.
+            whole = body.rfind(b"\n") + 1
             body, self._partial = body[:whole], body[whole:]
         at = body.find(payloads.STAMP_MARK)
         while at >= 0:
             stamp = at + _MARK_BYTES
             self._chunk(int(body[stamp : stamp + payloads.STAMP_DIGITS]))
             at = body.find(payloads.STAMP_MARK, stamp)
-        if body.endswith(payloads.DONE_EVENT):
+        if body.find(self._ending) >= 0:
             self._terminated = True
 
     def _chunk(self, stamp_ns: int) -> None:
@@ -133,7 +137,7 @@ class StreamReader(asyncio.Protocol):
         if status != 200:
             self._end(f"status {status}")
         elif not self._terminated:
-            self._end("the stream ended without [DONE]")
+            self._end(f"the stream ended without {self._ending.decode().strip()}")
         elif self._chunks_seen != self._chunks_due:
             self._end(f"{self._chunks_seen} chunks of {self._chunks_due}")
         else:
@@ -153,11 +157,12 @@ class StreamReader(asyncio.Protocol):
 class _Opener:
     """Opens one stream per due slot, keeping every task and reader."""
 
-    def __init__(self, run: _Run, port: int, request: bytes, chunks: int) -> None:
+    def __init__(self, run: _Run, aim: Aim, request: bytes, chunks: int) -> None:
         self._run = run
-        self._port = port
+        self._port = aim.port
         self._request = request
         self._chunks = chunks
+        self._ending = FORMATS[aim.call.speaks].ending
         self._group = asyncio.TaskGroup()
 
     async def __aenter__(self) -> "_Opener":
@@ -173,7 +178,7 @@ class _Opener:
     async def _read_one(self) -> None:
         try:
             _transport, reader = await asyncio.get_running_loop().create_connection(
-                lambda: StreamReader(self._run, self._request, self._chunks),
+                lambda: StreamReader(self._run, self._request, self._chunks, self._ending),
                 "127.0.0.1",
                 self._port,
             )
@@ -188,11 +193,11 @@ async def paced_streams(
 ) -> StreamsResult:
     """Open `streams` evenly over `open_s`, measure `seconds` with all open, read all to the end."""
     chunks = round((open_s + 3 * SETTLE_SECONDS + seconds) / payloads.CHUNK_INTERVAL_S)
-    request = payloads.request_bytes(aim.port, payloads.request_body(body_bytes, chunks), aim.key)
+    request = aim.request(body_bytes, chunks)
     run = _Run()
     rss_idle = None if aim.proxy_pid is None else rss_bytes(aim.proxy_pid)
     async with asyncio.timeout(open_s + seconds + 2 * ATTEMPT_SECONDS_MAX):
-        async with _Opener(run, aim.port, request, chunks) as opener:
+        async with _Opener(run, aim, request, chunks) as opener:
             pace = Pace(streams / open_s, streams, opener.due)
             pace.start()
             await pace.finished

@@ -2,6 +2,7 @@
 
     python -m bench.loadgen closed  --port P --upstream-pid PID [--proxy-pid PID]
                                     [--body-bytes 1024] [--connections 64] [--seconds 3]
+                                    [--speaks chat] [--upstream chat]
     python -m bench.loadgen open    … [--per-second 1000]
     python -m bench.loadgen streams … [--streams 1000] [--open-seconds 2]
 
@@ -18,6 +19,7 @@ import sys
 import msgspec
 import uvloop
 
+from bench.formats import FORMATS, Call
 from bench.load_requests import Aim, ClosedResult, OpenResult, closed_loop, open_loop
 from bench.load_streams import StreamsResult, paced_streams
 from bench.measure import raise_descriptor_limit
@@ -32,6 +34,7 @@ async def generate(options: argparse.Namespace) -> ClosedResult | OpenResult | S
         key=os.environ.get("BENCH_KEY", "sk-bench"),
         upstream_pid=options.upstream_pid,
         proxy_pid=options.proxy_pid,
+        call=Call(options.speaks, options.upstream),
     )
     # Everything allocated while measuring is small and bounded by the run's length; a collection
     # would be measured as the target's latency.
@@ -64,6 +67,8 @@ def main() -> None:
     parser.add_argument("--per-second", type=float, default=1000)
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--open-seconds", type=float, default=2)
+    parser.add_argument("--speaks", choices=tuple(FORMATS), default="chat")
+    parser.add_argument("--upstream", choices=tuple(FORMATS), default="chat")
     options = parser.parse_args()
     raise_descriptor_limit()
     result = uvloop.run(generate(options))

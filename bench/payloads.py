@@ -1,10 +1,12 @@
-"""The bytes that cross the wire in every measurement.
+"""The bytes that cross the wire in every measurement; other formats than chat: `formats.py`.
 
 One place for the request that a client sends, the JSON answer, and the streamed chunks, so that
 the upstream that writes them and the load generator that checks them cannot disagree. Shapes and
 headers are those of OpenAI's chat completions API and its Python SDK (platform.openai.com,
 API reference, read 2026-11); sizes are what a short real call has. Pure values, no I/O.
 """
+
+from collections.abc import Callable
 
 import msgspec
 
@@ -15,7 +17,7 @@ ANSWER_MODEL = "gpt-4o-2024-08-06"
 CHUNK_INTERVAL_S = 0.05
 """Pace of every paced stream: 20 chunks a second is a usual speed of a hosted model."""
 
-STAMP_MARK = b'"content":"@'
+STAMP_MARK = b'"@'
 STAMP_DIGITS = 19
 """Each streamed chunk's text is `@` and CLOCK_MONOTONIC in nanoseconds at the moment it was
 written, in this many digits. The clock is one for all processes of a machine, so the reader
@@ -33,12 +35,18 @@ class StreamOptions(msgspec.Struct, frozen=True):
 class ChatRequest(msgspec.Struct, frozen=True):
     """The fields of a chat request that decide how the upstream answers.
 
-    `max_tokens` is the number of content chunks of a stream.
+    `max_tokens` (or `max_completion_tokens`) is the number of content chunks of a stream.
     """
 
     stream: bool = False
     stream_options: StreamOptions | None = None
-    max_tokens: int = 16
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+
+    @property
+    def chunks(self) -> int:
+        """The number of content chunks, if streamed."""
+        return self.max_tokens or self.max_completion_tokens or 16
 
 
 class _Message(msgspec.Struct):
@@ -67,26 +75,11 @@ def _prose(length: int) -> str:
     return "".join(parts)[:length]
 
 
-def request_body(size_bytes: int, stream_chunks: int | None = None) -> bytes:
-    """A chat request of exactly `size_bytes`; streamed, with that many chunks, if given.
+def fitted(encode: Callable[[str], bytes], size_bytes: int) -> bytes:
+    """What `encode` makes of a text just long enough for exactly `size_bytes`.
 
-    Raises ValueError if the size cannot hold even an empty user message.
+    Raises ValueError if the size cannot hold even an empty text.
     """
-
-    def encode(text: str) -> bytes:
-        return msgspec.json.encode(
-            _Body(
-                model=MODEL,
-                messages=[
-                    _Message("system", "You are a terse assistant."),
-                    _Message("user", text),
-                ],
-                max_tokens=stream_chunks if stream_chunks is not None else 64,
-                temperature=0.2,
-                stream=stream_chunks is not None,
-            )
-        )
-
     room = size_bytes - len(encode(""))
     if room < 0:
         raise ValueError(f"a request body cannot be as small as {size_bytes} bytes")
@@ -97,29 +90,50 @@ def request_body(size_bytes: int, stream_chunks: int | None = None) -> bytes:
     return encode(prose + "x" * (size_bytes - len(encode(prose))))
 
 
-def request_bytes(port: int, body: bytes, key: str) -> bytes:
-    """A whole HTTP/1.1 request, with the headers that OpenAI's Python SDK sends."""
-    head = (
-        "POST /v1/chat/completions HTTP/1.1\r\n"
-        f"Host: 127.0.0.1:{port}\r\n"
-        "Accept-Encoding: gzip, deflate\r\n"
-        "Connection: keep-alive\r\n"
-        "Accept: application/json\r\n"
-        "Content-Type: application/json\r\n"
-        "User-Agent: OpenAI/Python 2.8.0\r\n"
-        "X-Stainless-Lang: python\r\n"
-        "X-Stainless-Package-Version: 2.8.0\r\n"
-        "X-Stainless-OS: Linux\r\n"
-        "X-Stainless-Arch: x64\r\n"
-        "X-Stainless-Runtime: CPython\r\n"
-        "X-Stainless-Runtime-Version: 3.11.7\r\n"
-        "X-Stainless-Async: false\r\n"
-        "x-stainless-retry-count: 0\r\n"
-        "x-stainless-read-timeout: 600\r\n"
-        f"Authorization: Bearer {key}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+def request_body(size_bytes: int, stream_chunks: int | None = None, model: str = MODEL) -> bytes:
+    """A chat request of exactly `size_bytes`; streamed, with that many chunks, if given.
+
+    Raises ValueError if the size cannot hold even an empty user message.
+    """
+
+    def encode(text: str) -> bytes:
+        return msgspec.json.encode(
+            _Body(
+                model=model,
+                messages=[
+                    _Message("system", "You are a terse assistant."),
+                    _Message("user", text),
+                ],
+                max_tokens=stream_chunks if stream_chunks is not None else 64,
+                temperature=0.2,
+                stream=stream_chunks is not None,
+            )
+        )
+
+    return fitted(encode, size_bytes)
+
+
+REQUEST_HEAD = (
+    "POST {path} HTTP/1.1\r\n"
+    "Host: 127.0.0.1:{port}\r\n"
+    "Accept-Encoding: gzip, deflate\r\n"
+    "Connection: keep-alive\r\n"
+    "Accept: application/json\r\n"
+    "Content-Type: application/json\r\n"
+    "User-Agent: OpenAI/Python 2.8.0\r\n"
+    "X-Stainless-Lang: python\r\n"
+    "X-Stainless-Package-Version: 2.8.0\r\n"
+    "X-Stainless-OS: Linux\r\n"
+    "X-Stainless-Arch: x64\r\n"
+    "X-Stainless-Runtime: CPython\r\n"
+    "X-Stainless-Runtime-Version: 3.11.7\r\n"
+    "X-Stainless-Async: false\r\n"
+    "x-stainless-retry-count: 0\r\n"
+    "x-stainless-read-timeout: 600\r\n"
+    "Authorization: Bearer {key}\r\n"
+    "Content-Length: {length}\r\n\r\n"
+)
+"""The header that OpenAI's Python SDK sends, to be filled in."""
 
 
 # Headers of a real answer, the ones that a CDN adds left out.
@@ -148,10 +162,17 @@ ANSWER = (
 )
 """The JSON answer, the same for every request; the reader compares it byte for byte."""
 
-ANSWER_BYTES = (
-    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-    f"content-length: {len(ANSWER)}\r\n{_ANSWER_HEADERS}\r\n"
-).encode() + ANSWER
+
+def answered(body: bytes) -> bytes:
+    """A whole HTTP answer with that JSON body."""
+    head = (
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n{_ANSWER_HEADERS}\r\n"
+    )
+    return head.encode() + body
+
+
+ANSWER_BYTES = answered(ANSWER)
 
 STREAM_HEAD = (
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
@@ -169,7 +190,8 @@ def framed(payload: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(payload), payload)
 
 
-STREAM_END = framed(DONE_EVENT) + b"0\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+STREAM_END = framed(DONE_EVENT) + LAST_CHUNK
 
 
 class ChunkText:

@@ -1,6 +1,7 @@
 """Where the gateway's time goes: py-spy under the JSON load and under the stream load.
 
     python -m bench.profile [--seconds 8] [--top 30] [--native] [--target gateway|naive]
+                            [--speaks chat] [--upstream messages] [--only closed|streams]
 
 Prints, and writes beside the results, a table per load: functions by self time, with their share
 of all samples and the share of samples that they are anywhere in. Only samples on the CPU count.
@@ -21,6 +22,7 @@ import msgspec
 
 from bench import run as bench_run
 from bench import targets
+from bench.formats import FORMATS
 from bench.measure import raise_descriptor_limit
 from bench.targets import BenchError, Cores, Running, TargetName
 
@@ -118,6 +120,8 @@ def profile_load(
         f"--upstream-pid={upstream.pid}",
         f"--proxy-pid={proxy.pid}",
         f"--seconds={options.seconds + settle_s + 2}",
+        f"--speaks={options.speaks}",
+        f"--upstream={options.upstream}",
         *extra,
     ]
     log = folder / f"{kind}.out"
@@ -132,7 +136,9 @@ def profile_load(
             raise BenchError(f"{kind}: {log.read_text()[-2000:]}")
     finally:
         targets.stop(load)
-    title = f"{proxy.name}, {kind}: {options.seconds:g} s, {RATE_PER_SECOND} samples a second"
+    load_words = f"{options.speaks} → {options.upstream}, {kind}"
+    sampled = f"{options.seconds:g} s, {RATE_PER_SECOND} samples a second"
+    title = f"{proxy.name}, {load_words}: {sampled}"
     return text_table(title, rank(stacks), options.top)
 
 
@@ -148,7 +154,8 @@ def profile(options: argparse.Namespace) -> str:
             targets.upstream(cores.load, folder) as upstream,
             bench_run.start(name, cores.proxy, folder, upstream.port) as proxy,
         ):
-            tables = [profile_load(proxy, upstream, kind, folder, options) for kind in _LOADS]
+            kinds = [options.only] if options.only else list(_LOADS)
+            tables = [profile_load(proxy, upstream, kind, folder, options) for kind in kinds]
     return "\n\n".join(tables)
 
 
@@ -157,6 +164,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--top", type=int, default=30)
     parser.add_argument("--native", action="store_true", help="see into C extensions")
+    parser.add_argument("--only", choices=tuple(_LOADS), help="one of the loads")
+    parser.add_argument("--speaks", choices=tuple(FORMATS), default="chat")
+    parser.add_argument("--upstream", choices=tuple(FORMATS), default="chat")
     parser.add_argument("--target", choices=("gateway", "naive"), default="gateway")
     parser.add_argument("--out", default=str(targets.ROOT / "bench" / "results"))
     options = parser.parse_args()
@@ -169,7 +179,8 @@ def main() -> int:
     print(text)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"local-profile-{options.target}-{datetime.now(UTC):%Y-%m-%d}.txt"
+    pair = "" if options.speaks == options.upstream else f"-{options.speaks}-{options.upstream}"
+    path = out / f"local-profile-{options.target}{pair}-{datetime.now(UTC):%Y-%m-%d}.txt"
     path.write_text(text + "\n")
     return 0
 

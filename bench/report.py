@@ -13,6 +13,8 @@ import msgspec
 from bench.load_requests import ClosedResult, OpenResult
 from bench.load_streams import StreamsResult
 from bench.measure import Machine, Spread, Window
+from bench.report_pairs import PairBlock
+from bench.report_pairs import table as pairs_table
 from bench.targets import TargetName
 
 FOREIGN_CPU_MAX = 0.05
@@ -52,6 +54,8 @@ class Result(msgspec.Struct, frozen=True):
     disk: Disk
     plan: dict[str, Any]
     blocks: list[Block]
+    pairs: list[PairBlock] = []
+    command: str = "python -m bench.run"
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -183,14 +187,21 @@ def _targets(blocks: list[Block]) -> list[TargetName]:
 
 
 def table(result: Result) -> str:
-    """The table: a line of medians per target and under it the spread, least to most."""
+    """The tables: of the proxies, of the pairs of formats, and below them when and where it was."""
+    own = [*_proxies(result.blocks), ""] if result.blocks else []
+    of_pairs = [pairs_table(result.pairs), ""] if result.pairs else []
+    return "\n".join([*own, *of_pairs, *_context(result), *_goals(result), *_doubts(result)])
+
+
+def _proxies(blocks: list[Block]) -> list[str]:
+    """A line of medians per target and under it the spread, least to most."""
     # Two lines of headings, then two lines of values for each target.
     grid: list[list[str]] = [
         ["", *(figure.heading[0] for figure in FIGURES.values())],
         ["", *(figure.heading[1] for figure in FIGURES.values())],
     ]
-    for target in _targets(result.blocks):
-        found = cells(result.blocks, target)
+    for target in _targets(blocks):
+        found = cells(blocks, target)
         medians: list[str] = [target]
         spreads: list[str] = [""]
         for name, figure in FIGURES.items():
@@ -205,7 +216,7 @@ def table(result: Result) -> str:
         for row in grid
     ]
     lines.insert(2, "-" * len(lines[0]))
-    return "\n".join([*lines, "", *_context(result), *_goals(result), *_doubts(result)])
+    return lines
 
 
 def _context(result: Result) -> list[str]:
@@ -214,8 +225,9 @@ def _context(result: Result) -> list[str]:
     versions = " ".join(f"{name} {number}" for name, number in machine.versions.items())
     sync = result.disk.fdatasync
     rounds = len({block.round for block in result.blocks})
+    counted = f"{rounds} rounds, " if rounds else ""
     return [
-        f"commit {result.commit}, {rounds} rounds, medians over least…most; {machine.cpu}, "
+        f"commit {result.commit}, {counted}medians over least…most; {machine.cpu}, "
         f"{machine.cores} cores, Linux {machine.kernel}",
         f"Python {machine.python} ({built}); {versions}",
         f"store on {result.disk.filesystem}: fdatasync p50 {sync.p50:.2f} ms, "
@@ -237,18 +249,26 @@ def _doubts(result: Result) -> list[str]:
     """What makes the figures worth less: a busy machine, a load that did not keep its pace."""
     lines = []
     for block in result.blocks:
-        windows = [block.streams.window, block.small.window, block.large.window]
+        windows = [block.small.window, block.large.window]
         windows += [load.window for load in (block.open, block.open_direct) if load is not None]
-        foreign = max(window.foreign_cpu for window in windows)
         where = f"{block.target}, round {block.round + 1}"
-        if foreign > FOREIGN_CPU_MAX:
-            lines.append(f"doubt: others used {foreign:.2f} cores meanwhile ({where})")
-        streams = block.streams
-        if streams.open_at_once < streams.streams:
-            opened = f"{streams.open_at_once} of {streams.streams}"
-            lines.append(f"doubt: only {opened} streams were open at once ({where})")
-        if streams.pace < PACE_MIN:
-            lines.append(f"doubt: streams ran at {streams.pace:.0%} of their pace ({where})")
+        lines += _doubts_of(windows, block.streams, where)
+    for pair in result.pairs:
+        where = f"{pair.call.speaks} → {pair.call.upstream}, round {pair.round + 1}"
+        lines += _doubts_of([pair.small.window], pair.streams, where)
+    return lines
+
+
+def _doubts_of(windows: list[Window], streams: StreamsResult, where: str) -> list[str]:
+    lines = []
+    foreign = max(window.foreign_cpu for window in [*windows, streams.window])
+    if foreign > FOREIGN_CPU_MAX:
+        lines.append(f"doubt: others used {foreign:.2f} cores meanwhile ({where})")
+    if streams.open_at_once < streams.streams:
+        opened = f"{streams.open_at_once} of {streams.streams}"
+        lines.append(f"doubt: only {opened} streams were open at once ({where})")
+    if streams.pace < PACE_MIN:
+        lines.append(f"doubt: streams ran at {streams.pace:.0%} of their pace ({where})")
     return lines
 
 

@@ -1,10 +1,12 @@
 """`make bench`: direct, naive proxy, gateway and nginx (if installed), side by side, one table.
 
     python -m bench.run [--quick] [--rounds N] [--targets naive,gateway] [--out FOLDER]
+                        [--only proxies|translated]
 
 A round measures each target once, in a fresh process, one after the other; the ratios are taken
-within a round and the medians over rounds, so a machine that drifts moves all targets alike. Exit
-status 1, and no figures, if any answer was wrong. `README.md` says what each figure means.
+within a round and the medians over rounds, so a machine that drifts moves all targets alike. Then
+the gateway alone, with clients and upstreams of different formats beside those of one (`pairs.py`).
+Exit status 1, and no figures, if any answer was wrong. `README.md` says what each figure means.
 """
 
 import argparse
@@ -20,7 +22,8 @@ from typing import TypeVar
 
 import msgspec
 
-from bench import report, targets
+from bench import pairs, report, report_pairs, targets
+from bench.formats import Call
 from bench.load_requests import ClosedResult, OpenResult
 from bench.load_streams import StreamsResult
 from bench.measure import filesystem_of, fsync_ms, machine, raise_descriptor_limit
@@ -43,6 +46,10 @@ class Plan(msgspec.Struct, frozen=True):
     streams: int
     streams_open_s: float
     streams_s: float
+    pair_rounds: int
+    pair_small_s: float
+    pair_streams: int
+    pair_streams_s: float
 
 
 FULL = Plan(
@@ -54,6 +61,10 @@ FULL = Plan(
     streams=1000,
     streams_open_s=2,
     streams_s=4,
+    pair_rounds=3,
+    pair_small_s=2,
+    pair_streams=600,
+    pair_streams_s=2.5,
 )
 QUICK = Plan(
     rounds=2,
@@ -64,6 +75,10 @@ QUICK = Plan(
     streams=300,
     streams_open_s=0.5,
     streams_s=1,
+    pair_rounds=1,
+    pair_small_s=0.5,
+    pair_streams=100,
+    pair_streams_s=0.5,
 )
 
 
@@ -75,7 +90,7 @@ class Loader:
         self._upstream = upstream
         self._folder = folder
 
-    def load(self, target: Running, kind: str, result: type[T], **options: float) -> T:
+    def load(self, target: Running, kind: str, result: type[T], **options: float | str) -> T:
         """One load; BenchError if anything was answered wrongly."""
         command = [
             sys.executable,
@@ -92,7 +107,7 @@ class Loader:
         log.unlink(missing_ok=True)
         process = targets.spawn(command, self._core, log, {"BENCH_KEY": target.key})
         try:
-            process.wait(options.get("seconds", 0) * 2 + GRACE_SECONDS)
+            process.wait(float(options.get("seconds", 0)) * 2 + GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             raise BenchError(f"{kind} against {target.name} did not end") from None
         finally:
@@ -188,6 +203,51 @@ def measure(plan: Plan, names: list[TargetName], folder: Path) -> list[report.Bl
     return blocks
 
 
+class PairLoader:
+    """Implements `pairs.Load` by a plan."""
+
+    def __init__(self, loader: Loader, plan: Plan) -> None:
+        self._load = loader.load
+        self._plan = plan
+
+    def small(self, gateway: Running, call: Call) -> ClosedResult:
+        """Requests of 1 KB in a closed loop."""
+        return self._load(
+            gateway,
+            "closed",
+            ClosedResult,
+            seconds=self._plan.pair_small_s,
+            speaks=call.speaks,
+            upstream=call.upstream,
+        )
+
+    def streams(self, gateway: Running, call: Call) -> StreamsResult:
+        """Paced streams, opened over a second."""
+        return self._load(
+            gateway,
+            "streams",
+            StreamsResult,
+            streams=self._plan.pair_streams,
+            open_seconds=1,
+            seconds=self._plan.pair_streams_s,
+            speaks=call.speaks,
+            upstream=call.upstream,
+        )
+
+
+def measure_pairs(plan: Plan, folder: Path) -> list[report_pairs.PairBlock]:
+    """All rounds of what translation costs, each on a fresh gateway."""
+    cores = Cores.choose()
+    blocks: list[report_pairs.PairBlock] = []
+    with targets.upstream(cores.load, folder) as upstream:
+        loader = PairLoader(Loader(cores.load, upstream, folder), plan)
+        for round_ in range(plan.pair_rounds):
+            with targets.gateway(cores.proxy, folder, upstream.port) as gateway:
+                blocks += pairs.measure(loader, gateway, round_)
+            print(f"round {round_ + 1} of {plan.pair_rounds}: pairs done", file=sys.stderr)
+    return blocks
+
+
 def _git(*words: str) -> str:
     done = subprocess.run(
         ["git", *words], cwd=targets.ROOT, capture_output=True, text=True, check=False, timeout=10
@@ -223,15 +283,19 @@ def run(options: argparse.Namespace) -> None:
     plan = QUICK if options.quick else FULL
     if options.rounds:
         plan = msgspec.structs.replace(plan, rounds=options.rounds, budget_s=600)
-    names = choose_targets(options.targets)
+        plan = msgspec.structs.replace(plan, pair_rounds=options.rounds)
+    names = [] if options.only == "translated" else choose_targets(options.targets)
     work = targets.ROOT / "build"
     work.mkdir(exist_ok=True)
     # Receipts must reach a disk: the folder is inside the tree and not in /tmp, often a tmpfs.
     with tempfile.TemporaryDirectory(prefix="bench-", dir=work) as temporary:
         folder = Path(temporary)
         disk = report.Disk(filesystem=filesystem_of(folder), fdatasync=fsync_ms(folder))
-        blocks = measure(plan, names, folder)
+        blocks = [] if options.only == "translated" else measure(plan, names, folder)
+        translated = [] if options.only == "proxies" else measure_pairs(plan, folder)
     stem, commit = _result_stem(quick=options.quick)
+    if options.only:
+        stem += f"-{options.only}"
     result = report.Result(
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=commit,
@@ -239,6 +303,8 @@ def run(options: argparse.Namespace) -> None:
         disk=disk,
         plan=msgspec.to_builtins(plan),
         blocks=blocks,
+        pairs=translated,
+        command=" ".join(["python -m bench.run", *sys.argv[1:]]),
     )
     print(report.table(result))
     out = Path(options.out)
@@ -246,7 +312,7 @@ def run(options: argparse.Namespace) -> None:
     written = out / f"{stem}.json"
     written.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
     print(f"\nresults: {os.path.relpath(written)}")
-    if report.plot(result, written.with_suffix(".png")):
+    if blocks and report.plot(result, written.with_suffix(".png")):
         print(f"plot:    {os.path.relpath(written.with_suffix('.png'))}")
 
 
@@ -255,6 +321,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a minute: smoke, not figures")
     parser.add_argument("--rounds", type=int, help="how often each target is measured")
     parser.add_argument("--targets", help="of naive,gateway,nginx; default all that exist")
+    parser.add_argument("--only", choices=("proxies", "translated"), help="measure only these")
     parser.add_argument("--out", default=str(targets.ROOT / "bench" / "results"))
     options = parser.parse_args()
     raise_descriptor_limit()

@@ -19,7 +19,7 @@ from typing import Literal
 
 import msgspec
 
-from bench import payloads
+from bench.formats import Call
 from bench.measure import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -196,6 +196,16 @@ concurrent = 100000
 format = "openai"
 base_url = "http://127.0.0.1:{upstream_port}/v1"
 keys = ["sk-bench-upstream"]
+
+[providers.anthropic]
+format = "anthropic"
+base_url = "http://127.0.0.1:{upstream_port}/v1"
+keys = ["sk-ant-bench-upstream"]
+
+[providers.google]
+format = "gemini"
+base_url = "http://127.0.0.1:{upstream_port}/v1beta"
+keys = ["bench-upstream"]
 """
 
 
@@ -252,6 +262,9 @@ def gateway(core: int, folder: Path, upstream_port: int) -> Iterator[Running]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+_CHAT = Call("chat", "chat")
+
+
 class _ReceiptUsage(msgspec.Struct):
     source: str
 
@@ -261,20 +274,28 @@ class _ReceiptCost(msgspec.Struct):
     nano_usd: int | None
 
 
+class _ReceiptRoute(msgspec.Struct):
+    translated: bool
+
+
 class _Receipt(msgspec.Struct):
     status: str
+    route: _ReceiptRoute
     usage: _ReceiptUsage
     cost: _ReceiptCost
 
 
-def check_metering(running: Running, *, stream: bool) -> None:
-    """Make one call and read its receipt; BenchError unless it was metered and billed."""
-    body = payloads.request_body(1024, 2 if stream else None)
+def check_metering(running: Running, *, stream: bool, call: Call = _CHAT) -> None:
+    """Make one call and read its receipt.
+
+    BenchError unless it was metered and billed, and translated or not as it should be.
+    """
+    body = call.body(1024, 2 if stream else None)
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
     try:
         connection.request(
             "POST",
-            "/v1/chat/completions",
+            call.path(stream=stream),
             body=body,
             headers={
                 "Authorization": f"Bearer {running.key}",
@@ -295,6 +316,8 @@ def check_metering(running: Running, *, stream: bool) -> None:
     metered = receipt.status == "succeeded" and receipt.usage.source == "reported"
     if not (metered and receipt.cost.billed and receipt.cost.nano_usd):
         raise BenchError(f"a first call was not metered and billed: {document[:1500]!r}")
+    if receipt.route.translated is not call.translated:
+        raise BenchError(f"a first call took another way than {call}: {document[:1500]!r}")
 
 
 _NGINX_CONFIG = """\

@@ -2,8 +2,9 @@
 
 Raw asyncio protocols on uvloop and httptools. `POST /v1/chat/completions` answers one fixed JSON
 body, or, for `"stream": true`, a stream of `max_tokens` chunks, one per 50 ms, each stamped with
-the time it was written (`payloads.STAMP_MARK`), a usage chunk if asked for, and `[DONE]`. All
-streams are paced by one timer wheel. `GET /healthz` answers 200, anything else 404.
+the time it was written (`payloads.STAMP_MARK`), a usage chunk if asked for, and `[DONE]`;
+`/v1/messages` and `/v1beta/models/…` do the same in their formats (`formats.py`). All streams are
+paced by one timer wheel. `GET /healthz` answers 200, anything else 404.
 
     python -m bench.upstream [--port 0] [--max-seconds 900]
 
@@ -21,6 +22,7 @@ import msgspec
 import uvloop
 
 from bench import payloads
+from bench.formats import FORMATS, Chunks, FormatName
 from bench.measure import raise_descriptor_limit
 
 TICK_S = 0.001
@@ -34,7 +36,35 @@ _BAD_REQUEST = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 23\r\n\r\n"
     b'{"error":"bad request"}'
 )
-_DECODER = msgspec.json.Decoder(payloads.ChatRequest)
+
+
+class _Generation(msgspec.Struct, rename="camel"):
+    max_output_tokens: int = 16
+
+
+class _GeminiRequest(msgspec.Struct, rename="camel"):
+    generation_config: _Generation
+
+
+_CHAT = msgspec.json.Decoder(payloads.ChatRequest)
+_GEMINI = msgspec.json.Decoder(_GeminiRequest)
+_ANSWERS = {name: payloads.answered(format_.answer) for name, format_ in FORMATS.items()}
+_PATHS: dict[bytes, FormatName] = {
+    b"/v1/chat/completions": "chat",
+    b"/v1/messages": "messages",
+    b"/v1beta/models/%b:generateContent" % FORMATS["gemini"].model.encode(): "gemini",
+    b"/v1beta/models/%b:streamGenerateContent?alt=sse" % FORMATS["gemini"].model.encode(): "gemini",
+}
+
+
+def _read(name: FormatName, url: bytes, body: bytes) -> payloads.ChatRequest:
+    """What decides about the answer. Messages spells that as chat does; Gemini says half in its
+    path. Raises msgspec.DecodeError.
+    """
+    if name != "gemini":
+        return _CHAT.decode(body)
+    chunks = _GEMINI.decode(body).generation_config.max_output_tokens
+    return payloads.ChatRequest(stream=url.endswith(b"sse"), max_tokens=chunks)
 
 
 class Wheel:
@@ -86,7 +116,7 @@ class Exchange(asyncio.Protocol):
         self._url = b""
         self._body: list[bytes] = []
         self._chunks_left = 0
-        self._text: payloads.ChunkText | None = None
+        self._text: Chunks | None = None
         self._include_usage = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -131,26 +161,29 @@ class Exchange(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        if self._url != b"/v1/chat/completions":
+        name = _PATHS.get(self._url)
+        if name is None:
             transport.write(_HEALTH if self._url == b"/healthz" else _NOT_FOUND)
             return
         if self._text is not None:
             transport.abort()  # pipelining behind a stream: nobody here does that
             return
         try:
-            request = _DECODER.decode(b"".join(self._body))
+            request = _read(name, self._url, b"".join(self._body))
         except msgspec.DecodeError:
             transport.write(_BAD_REQUEST)
             return
         if request.stream:
-            self._open_stream(transport, request)
+            self._open_stream(transport, name, request)
         else:
-            transport.write(payloads.ANSWER_BYTES)
+            transport.write(_ANSWERS[name])
 
-    def _open_stream(self, transport: asyncio.Transport, request: payloads.ChatRequest) -> None:
+    def _open_stream(
+        self, transport: asyncio.Transport, name: FormatName, request: payloads.ChatRequest
+    ) -> None:
         Exchange._stream_ids += 1
-        self._text = payloads.ChunkText(Exchange._stream_ids)
-        self._chunks_left = request.max_tokens
+        self._text = FORMATS[name].chunks(Exchange._stream_ids)
+        self._chunks_left = request.chunks
         options = request.stream_options
         self._include_usage = options is not None and options.include_usage
         transport.write(
@@ -168,8 +201,7 @@ class Exchange(asyncio.Protocol):
             self._chunks_left -= 1
             transport.write(text.content(time.monotonic_ns()))
             return True
-        usage = text.usage if self._include_usage else b""
-        transport.write(text.finish + usage + payloads.STREAM_END)
+        transport.write(text.finish(usage=self._include_usage) + payloads.LAST_CHUNK)
         self._text = None
         return False
 
