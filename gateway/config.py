@@ -8,6 +8,7 @@ environment. Anyone may read a `Config`; only `app.py`, `cli.py` and tests load 
 
 import os
 import re
+import socket
 import tomllib
 from decimal import Decimal
 from pathlib import Path
@@ -79,6 +80,15 @@ class Admin(_Section, frozen=True):
 
     socket: str = ""
     token: str = ""
+
+
+class Dashboard(_Section, frozen=True):
+    """The pages for people, and who may sign in to them."""
+
+    enabled: bool = True
+    signup: bool = False
+    public_url: str = ""
+    session_hours: Annotated[int, Meta(ge=1, le=8760)] = 168
 
 
 class Byok(_Section, frozen=True):
@@ -188,6 +198,7 @@ class Config(_Section, frozen=True):
     store: Store = Store()
     keys: Keys = Keys()
     admin: Admin = Admin()
+    dashboard: Dashboard = Dashboard()
     byok: Byok = Byok()
     billing: Billing = Billing()
     limits: Limits = Limits()
@@ -204,6 +215,7 @@ _SECTIONS: dict[str, type[_Section]] = {
     "store": Store,
     "keys": Keys,
     "admin": Admin,
+    "dashboard": Dashboard,
     "byok": Byok,
     "billing": Billing,
     "limits": Limits,
@@ -215,6 +227,9 @@ _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<key>[^`]*)`$")
 _MISSING = re.compile(r"^Object missing required field `(?P<key>[^`]*)`$")
 _NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
+_ORIGIN = re.compile(
+    r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:(?P<port>[0-9]{1,5}))?"
+)
 
 S = TypeVar("S", bound=_Section)
 
@@ -263,6 +278,23 @@ def secret(reference: str) -> str | None:
     if reference.startswith(ENV_PREFIX):
         return os.environ.get(reference[len(ENV_PREFIX) :]) or None
     return reference or None
+
+
+def base_url(config: Config, port: int = 0) -> str | None:
+    """Where browsers find the gateway, without a slash at the end; None where nobody can tell.
+
+    `dashboard.public_url`, or else the listener's own address; `port` is the one that was taken
+    where the configuration leaves that open.
+    """
+    server = config.server
+    if config.dashboard.public_url:
+        return config.dashboard.public_url
+    port = port or server.port
+    if server.unix_socket or not port:
+        return None
+    host = socket.gethostname() if server.host in ("0.0.0.0", "::", "") else server.host
+    scheme = "https" if server.tls_cert else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _convert(value: object, kind: type[S], path: str) -> S:
@@ -327,6 +359,7 @@ def _check(config: Config) -> None:
     for alias, model in config.models.items():
         _check_model(config, alias, model)
     _check_admin(config.admin)
+    _check_dashboard(config.dashboard)
     _check_alerts(config.alerts)
     families: tuple[Family, ...] = ("openai", "anthropic", "gemini")
     for family in families:
@@ -342,6 +375,14 @@ def _check_admin(admin: Admin) -> None:
             f"admin.token: expected at least {ADMIN_TOKEN_CHARS_MIN} characters, such as "
             "`openssl rand -hex 32` gives"
         )
+
+
+def _check_dashboard(dashboard: Dashboard) -> None:
+    if not dashboard.public_url:
+        return
+    match = _ORIGIN.fullmatch(dashboard.public_url)
+    if match is None or int(match["port"] or 1) not in range(1, 65536):
+        raise ConfigError("dashboard.public_url: expected http(s)://host[:port], without a path")
 
 
 def _check_alerts(alerts: Alerts) -> None:

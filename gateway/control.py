@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 RESTART_KEYS = (
     "server.host", "server.port", "server.unix_socket", "server.metrics_port", "server.nofile",
     "server.tls_cert", "server.tls_key", "store.path", "store.durability", "keys.prefix",
-    "admin.socket", "upstream.keepalive_seconds", "upstream.connections_max",
+    "admin.socket", "dashboard.enabled", "upstream.keepalive_seconds", "upstream.connections_max",
 )  # fmt: skip
 """Keys that are read once, at start. A reload leaves them as they are and says so."""
 

@@ -8,7 +8,8 @@ Money that is given is in the user's `Funds` once it is durable, and never befor
 take is held and settled there by the proxy, which writes the charge at the same time.
 
 Event-loop thread only. Called by the request handler (`identify`, `why_refused`, `user`, `funds`,
-`key_funds`, `cap`), the admin verbs (all else) and `app.py` (`load`, and the verbs on a first run).
+`key_funds`, `cap`), the admin verbs (all else), `SignIn` (`users_with_email`, `commit`, `put_user`)
+and `app.py` (`load`, and the verbs on a first run).
 A refused verb raises `Conflict`, `Missing` where what it names is not there.
 """
 
@@ -27,7 +28,7 @@ from gateway.accounts.changes import KeySpec as KeySpec
 from gateway.accounts.funds import NO_CAP, Funds
 from gateway.errors import Conflict, GatewayError, Missing
 from gateway.ledger import money, store, usage
-from gateway.ledger.records import CREDIT_ACCOUNT, Cap, Code, Key, User
+from gateway.ledger.records import CREDIT_ACCOUNT, Cap, Code, Key, User, email_form
 from gateway.ledger.writer import Ledger
 
 Refusal = Literal["malformed", "unknown", "revoked", "expired", "suspended"]
@@ -102,6 +103,7 @@ class Accounts:
         self._secret = secret
         self._users: dict[int, User] = {}
         self._user_ids: dict[str, int] = {}
+        self._by_email: dict[str, set[int]] = {}
         self._keys: dict[str, Key] = {}
         self._funds: dict[int, Funds] = {}
         self._key_funds: dict[str, Funds] = {}
@@ -127,7 +129,7 @@ class Accounts:
         accounts = cls(ledger, secret, prefix, clock_ms)
         stored = await ledger.read(_read_all)
         for user in stored.users:
-            accounts._put_user(user)
+            accounts.put_user(user)
             accounts._funds[user.id].deposit(stored.balances.get(user.id, 0))
         for key in stored.keys:
             accounts._put_key(key)
@@ -184,16 +186,16 @@ class Accounts:
     async def create_user(
         self, name: str, *, email: str | None = None, admin: bool = False
     ) -> User:
-        """Add a user. `Conflict` if the name is taken or is not a name."""
+        """Add a user. `Conflict` if the name or e-mail is taken, or is none."""
         name = changes.checked_name(name)
         if email is not None:
             changes.check_email(email)
         now_ms = self._clock_ms()
-        return await self._commit(
+        return await self.commit(
             lambda conn: store.create_user(
                 conn, name=name, email=email, admin=admin, created_ms=now_ms
             ),
-            self._put_user,
+            self.put_user,
         )
 
     def list_users(self) -> list[User]:
@@ -207,12 +209,24 @@ class Accounts:
             raise Missing(f"there is no user {name!r}")
         return self._users[user_id]
 
+    def has_user(self, name: str) -> bool:
+        """Whether a user has that name."""
+        return changes.same_form(name) in self._user_ids
+
+    def users_with_email(self, email: str) -> list[User]:
+        """Whose e-mail it is, in any case: one user, or several of a store from before that."""
+        found = self._by_email.get(email_form(email), ())
+        return [self._users[user_id] for user_id in sorted(found)]
+
     async def update_user(self, name: str, wanted: UserChanges) -> User:
-        """Change a user from the next request on. `Conflict` where a value is out of bounds."""
+        """Change a user from the next request on.
+
+        `Conflict` where a value is out of bounds, or the e-mail another user's.
+        """
         columns = changes.of_user(wanted)
-        return await self._commit(
+        return await self.commit(
             lambda conn: store.update_user(conn, _existing_user(conn, name).name, **columns),
-            self._put_user,
+            self.put_user,
         )
 
     async def suspend_user(self, name: str) -> User:
@@ -222,12 +236,12 @@ class Accounts:
         def change(conn: sqlite3.Connection) -> User:
             return store.suspend_user(conn, _existing_user(conn, name).name, now_ms)
 
-        return await self._commit(change, self._put_user)
+        return await self.commit(change, self.put_user)
 
     async def resume_user(self, name: str) -> User:
         """Take a user's keys again, except those that were revoked or have expired."""
-        return await self._commit(
-            lambda conn: store.resume_user(conn, _existing_user(conn, name).name), self._put_user
+        return await self.commit(
+            lambda conn: store.resume_user(conn, _existing_user(conn, name).name), self.put_user
         )
 
     async def create_key(self, user_name: str, spec: KeySpec = UNLIMITED) -> tuple[Key, str]:
@@ -258,7 +272,7 @@ class Accounts:
             )
             return store.create_key(conn, key)
 
-        return await self._commit(change, self._put_key), text
+        return await self.commit(change, self._put_key), text
 
     def list_keys(self, user_name: str | None = None) -> list[Key]:
         """All keys, or those of one user (`Missing` if unknown), oldest first."""
@@ -284,16 +298,14 @@ class Accounts:
         `Conflict` where a value is out of bounds.
         """
         columns = changes.of_key(wanted, self._clock_ms())
-        return await self._commit(
+        return await self.commit(
             lambda conn: store.update_key(conn, key_id, **columns), self._put_key
         )
 
     async def revoke_key(self, key_id: str) -> Key:
         """Refuse a key from now on. `Missing` if unknown; revoking twice changes nothing."""
         now_ms = self._clock_ms()
-        return await self._commit(
-            lambda conn: store.revoke_key(conn, key_id, now_ms), self._put_key
-        )
+        return await self.commit(lambda conn: store.revoke_key(conn, key_id, now_ms), self._put_key)
 
     # The verbs: money
 
@@ -333,7 +345,7 @@ class Accounts:
             if fresh:
                 self._funds[user.id].deposit(nano_usd)
 
-        return (await self._commit(change, apply))[0]
+        return (await self.commit(change, apply))[0]
 
     async def correct(self, name: str, nano_usd: int, reason: str) -> Credit:
         """Add to a balance, or take from it where below zero: a further entry, with its reason.
@@ -350,7 +362,7 @@ class Accounts:
             left = money.correct(conn, ref, user.id, nano_usd, reason, now_ms)
             return Credit(ref, user.name, nano_usd, left, now_ms), user.id
 
-        made = await self._commit(change, lambda it: self._funds[it[1]].deposit(nano_usd))
+        made = await self.commit(change, lambda it: self._funds[it[1]].deposit(nano_usd))
         return made[0]
 
     async def create_codes(
@@ -384,7 +396,7 @@ class Accounts:
             code = money.redeem(conn, digest, user.id, now_ms)
             return code, money.balance(conn, user.id), user.id
 
-        code, left, _ = await self._commit(
+        code, left, _ = await self.commit(
             change, lambda it: self._funds[it[2]].deposit(it[0].nano_usd)
         )
         return code, left
@@ -409,7 +421,7 @@ class Accounts:
             else:
                 self._caps[user_id, model] = nano_usd
 
-        await self._commit(change, apply)
+        await self.commit(change, apply)
 
     def caps(self, user_name: str) -> list[Cap]:
         """A user's caps, by model. `Missing` if there is no such user."""
@@ -429,10 +441,10 @@ class Accounts:
 
     # The snapshot
 
-    async def _commit(
+    async def commit(
         self, change: Callable[[sqlite3.Connection], T], apply: Callable[[T], None]
     ) -> T:
-        """Commit, then apply to the snapshot, one verb at a time.
+        """Commit, then apply to the snapshot, one verb at a time. For this class and `SignIn`.
 
         Both run to the end even if the caller is cancelled (its client hung up): a revocation
         that is in the store but not in the snapshot would leave the key working.
@@ -449,8 +461,13 @@ class Accounts:
         task.add_done_callback(self._writing.discard)
         return await asyncio.shield(task)
 
-    def _put_user(self, user: User) -> None:
+    def put_user(self, user: User) -> None:
+        """Take a user as they are now; inside of an `apply` of `commit`."""
         before = self._users.get(user.id)
+        if before is not None and before.email is not None:
+            self._by_email[email_form(before.email)].discard(user.id)
+        if user.email is not None:
+            self._by_email.setdefault(email_form(user.email), set()).add(user.id)
         self._users[user.id] = user
         self._user_ids[user.name] = user.id
         if before is None:

@@ -4,6 +4,7 @@
 Money is integer nano-USD, times are milliseconds since the epoch.
 """
 
+import unicodedata
 from typing import Literal
 
 import msgspec
@@ -33,6 +34,29 @@ class User(msgspec.Struct, frozen=True):
     tpm: int | None = None
     concurrent: int | None = None
     daily_alert_nano_usd: int | None = None
+
+
+def email_form(email: str) -> str:
+    """The form in which addresses are compared: case folded and NFC. Never shown or written to."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", email).casefold())
+
+
+class Session(msgspec.Struct, frozen=True):
+    """Somebody signed in to the pages; `id` is the keyed hash of the token, in hexadecimal."""
+
+    id: str
+    user_id: int
+    created_ms: int
+    expires_ms: int
+
+
+class SignInLink(msgspec.Struct, frozen=True):
+    """A one-time link that sets a password; `id` is as a session's."""
+
+    id: str
+    user_id: int
+    created_ms: int
+    expires_ms: int
 
 
 class Key(msgspec.Struct, frozen=True):

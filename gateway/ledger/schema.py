@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from gateway.errors import StoreError
-from gateway.ledger import chain, usage
+from gateway.ledger import chain, sign_in, usage
 from gateway.ledger.disk import sync_directory
 
 APPLICATION_ID = 0x47574C31
@@ -123,12 +123,33 @@ _SECOND: "Steps" = (
         PRIMARY KEY (day, subject, threshold, channel)) STRICT, WITHOUT ROWID""",
 )
 
+_THIRD: "Steps" = (
+    # What addresses are compared by: SQLite folds the case of ASCII only. Not unique, because
+    # stores of before may hold one address twice.
+    "ALTER TABLE users ADD COLUMN email_form TEXT",
+    sign_in.fill_email_forms,
+    "CREATE INDEX users_by_email ON users (email_form)",
+    """CREATE TABLE passwords (
+        user_id INTEGER PRIMARY KEY REFERENCES users (id), hash TEXT NOT NULL,
+        changed_ms INTEGER NOT NULL) STRICT""",
+    """CREATE TABLE sessions (
+        hash BLOB PRIMARY KEY CHECK (length(hash) = 32),
+        user_id INTEGER NOT NULL REFERENCES users (id), created_ms INTEGER NOT NULL,
+        expires_ms INTEGER NOT NULL) STRICT""",
+    "CREATE INDEX sessions_by_user ON sessions (user_id)",
+    "CREATE INDEX sessions_by_end ON sessions (expires_ms)",
+    """CREATE TABLE sign_in_links (
+        hash BLOB PRIMARY KEY CHECK (length(hash) = 32),
+        user_id INTEGER NOT NULL REFERENCES users (id), created_ms INTEGER NOT NULL,
+        expires_ms INTEGER NOT NULL, used_ms INTEGER) STRICT""",
+)
+
 Steps = tuple[str | Callable[[sqlite3.Connection], None], ...]
 """Statements, and what no statement can do, in order and in one transaction."""
 
 Migrations = tuple[Steps, ...]
 
-MIGRATIONS: Migrations = (_FIRST, _SECOND)
+MIGRATIONS: Migrations = (_FIRST, _SECOND, _THIRD)
 """Version n is `MIGRATIONS[n - 1]`. Append; never edit one that was released."""
 
 

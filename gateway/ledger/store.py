@@ -1,9 +1,10 @@
 """What is asked of the store and told to it about receipts, users and keys.
 
-Money is in `money.py`, sums of usage in `usage.py`, providers and models in `control.py`, and what
-requests write in `batch.py`. These functions take a connection: those that write are for
-`Ledger.execute`, those that only read are also for `Ledger.read`. They know rows and values, no
-threads and no event loop. SQL lives in these modules and in `schema.py`, and nowhere else.
+Money is in `money.py`, sums of usage in `usage.py`, providers and models in `control.py`, passwords
+and sessions in `sign_in.py`, and what requests write in `batch.py`. These functions take a
+connection: those that write are for `Ledger.execute`, those that only read are also for
+`Ledger.read`. They know rows and values, no threads and no event loop. SQL lives in these modules
+and in `schema.py`, and nowhere else.
 
 A contradiction with what is stored is a Conflict, Missing where what is named is not there.
 sqlite3 errors leave as they are, because the writer must tell a full disk from a broken one
@@ -20,7 +21,7 @@ import msgspec
 from gateway.errors import Conflict, Missing, StoreError
 from gateway.ledger import chain, ids, schema
 from gateway.ledger.entry import Entry
-from gateway.ledger.records import Key, Receipt, User, VerifyResult
+from gateway.ledger.records import Key, Receipt, User, VerifyResult, email_form
 
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
@@ -218,14 +219,27 @@ _KEY = """SELECT k.id, k.user_id, u.name, k.name, k.hint, k.created_ms, k.expire
 def create_user(
     conn: sqlite3.Connection, *, name: str, email: str | None, admin: bool, created_ms: int
 ) -> User:
-    """Add a user; Conflict where the name is taken."""
+    """Add a user; Conflict where the name or the e-mail is taken."""
     if find_user(conn, name) is not None:
         raise Conflict(f"there is a user {name!r} already")
+    form = _free_email(conn, email)
     conn.execute(
-        "INSERT INTO users (name, email, admin, created_ms) VALUES (?, ?, ?, ?)",
-        (name, email, admin, created_ms),
+        "INSERT INTO users (name, email, email_form, admin, created_ms) VALUES (?, ?, ?, ?, ?)",
+        (name, email, form, admin, created_ms),
     )
     return _user_named(conn, name)
+
+
+def _free_email(conn: sqlite3.Connection, email: str | None, user_id: int = 0) -> str | None:
+    """The form of an e-mail that no user but `user_id` has; Conflict where another one has it."""
+    if email is None:
+        return None
+    form = email_form(email)
+    if conn.execute(
+        "SELECT 1 FROM users WHERE email_form = ? AND id <> ?", (form, user_id)
+    ).fetchone():
+        raise Conflict("email: another user has it")
+    return form
 
 
 def find_user(conn: sqlite3.Connection, name: str) -> User | None:
@@ -239,8 +253,15 @@ def list_users(conn: sqlite3.Connection) -> list[User]:
 
 
 def update_user(conn: sqlite3.Connection, name: str, **changes: Any) -> User:
-    """Change what may change of a user (not the id, name, time or suspension); Missing if none."""
-    user = msgspec.structs.replace(_user_named(conn, name), **changes)
+    """Change what may change of a user (not the id, name, time or suspension); Missing if none.
+
+    Conflict where the e-mail is another user's; one that is shared already may stay.
+    """
+    before = _user_named(conn, name)
+    user = msgspec.structs.replace(before, **changes)
+    if user.email != before.email:
+        form = _free_email(conn, user.email, user.id)
+        conn.execute("UPDATE users SET email_form = ? WHERE id = ?", (form, user.id))
     conn.execute(
         "UPDATE users SET email = ?, admin = ?, rate_multiplier = ?, rpm = ?, tpm = ?,"
         " concurrent = ?, daily_alert_nano_usd = ? WHERE id = ?",
