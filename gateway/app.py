@@ -26,6 +26,7 @@ from gateway import config as cfg
 from gateway import first_run, logs
 from gateway.accounts import secret as server_secret
 from gateway.accounts.accounts import Accounts
+from gateway.accounts.sign_in import SignIn
 from gateway.accounts.upstream_settings import UpstreamSettings
 from gateway.accounts.vault import Vault
 from gateway.admin import http_api, local_socket
@@ -109,6 +110,7 @@ class Gateway:
         self.metrics = Metrics()
         ledger.on_commit = self.metrics.committed
         self.accounts = await Accounts.load(ledger, secret, config.keys.prefix)
+        self.sign_in = await SignIn.load(ledger, self.accounts, secret)
         self.settings = await UpstreamSettings.load(
             ledger, vault, check_base_url=guard.check_base_url
         )
@@ -128,6 +130,7 @@ class Gateway:
             ledger,
             secret,
             upstreams=self.settings,
+            sign_in=self.sign_in,
             operations=self.control,
             config=lambda: self.services.config,
             catalog=lambda: self.control.catalog,
@@ -438,7 +441,7 @@ async def _serve(config: Config, config_path: str) -> int:
     scheme = "https" if server.tls_cert else "http"
     where = server.unix_socket or f"{scheme}://{_shown_host(server.host)}:{gateway.port}"
     _log.info("listening on %s", where)
-    await first_run.greet(gateway.accounts, config, where, sys.stdout)
+    await first_run.greet(gateway.accounts, gateway.sign_in, config, where, sys.stdout)
     code = await over
     if code:
         os._exit(code)

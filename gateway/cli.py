@@ -15,7 +15,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from gateway.admin import grammar
 from gateway.admin.grammar import DEFAULT_CONFIG
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         verbs, "check-config", "read the configuration and say what it amounts to", _check_config
     )
     special(verbs, "unit", "print a hardened systemd unit", _unit)
-    grammar.add_users(verbs)
+    grammar.add_users(verbs, _create_user)
     grammar.add_keys(verbs)
     grammar.add_money(verbs)
     grammar.add_providers(verbs, _add_key)
@@ -168,6 +168,26 @@ def _call(args: argparse.Namespace) -> int:
     with _calls(args, writes=not args.reads) as call:
         body = call(args.verb, grammar.arguments(args))
     _print_answer(args, args.verb, body)
+    return 0
+
+
+def _create_user(args: argparse.Namespace) -> int:
+    """An admin gets a link as well: the first one can be let in by nobody else."""
+    link = None
+    with _calls(args, writes=True) as call:
+        body = call("users.create", grammar.arguments(args))
+        if args.admin:
+            # Without pages there is nothing to sign in to, and the user is made all the same.
+            with suppress(Conflict):
+                link = call("users.link", {"name": args.name})
+    if args.json and link is not None:
+        import msgspec
+
+        made = msgspec.json.decode(body, type=dict[str, object])
+        body = msgspec.json.encode({**made, "sign_in_link": msgspec.Raw(link)})
+    _print_answer(args, "users.create", body)
+    if link is not None and not args.json:
+        _print_answer(args, "users.link", link)
     return 0
 
 

@@ -199,6 +199,7 @@ def _through(path: str) -> Call:
 def _opened(config: Config) -> Iterator[Call]:
     from gateway.accounts import secret
     from gateway.accounts.accounts import Accounts
+    from gateway.accounts.sign_in import SignIn
     from gateway.accounts.upstream_settings import UpstreamSettings
     from gateway.accounts.vault import Vault
     from gateway.admin.verbs import VERBS, Context
@@ -215,10 +216,11 @@ def _opened(config: Config) -> Iterator[Call]:
         try:
             accounts = await Accounts.load(ledger, key, config.keys.prefix)
             upstreams = await UpstreamSettings.load(ledger, Vault.load(config.store.path))
+            sign_in = await SignIn.load(ledger, accounts, key)
         except BaseException:
             await ledger.close()
             raise
-        return Context(accounts, ledger, key, upstreams, config=lambda: config)
+        return Context(accounts, ledger, key, upstreams, sign_in, config=lambda: config)
 
     with asyncio.Runner() as runner:
         context = runner.run(opened())

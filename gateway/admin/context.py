@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from gateway.accounts.accounts import Accounts, wall_clock_ms
+from gateway.accounts.sign_in import SignIn
 from gateway.accounts.upstream_settings import UpstreamSettings
 from gateway.admin.operations import Operations
 from gateway.config import Config
@@ -64,6 +65,7 @@ class Context:
     ledger: Ledger
     secret: bytes = field(repr=False)
     upstreams: UpstreamSettings
+    sign_in: SignIn
     operations: Operations | None = None
     config: Callable[[], Config] = Config
     catalog: Callable[[], Catalog] = shipped_catalog

@@ -85,13 +85,16 @@ _LIMITS = ("rpm", "tpm", "concurrent")
 _LIMITS_HELP = ("requests per minute", "tokens per minute", "requests at once")
 
 
-def add_users(verbs: Verbs) -> None:
-    """`gateway users …`."""
+def add_users(verbs: Verbs, create_user: Run) -> None:
+    """`gateway users …`; `create_user` makes an admin's first link, too."""
     users = group(verbs, "users", "who may have keys")
     create = leaf(users, "create", "add a user", "users.create", "name", "email", "admin")
     create.add_argument("name", metavar="NAME")
     create.add_argument("--email", metavar="E")
-    create.add_argument("--admin", action="store_true", help="may administer the gateway")
+    create.add_argument(
+        "--admin", action="store_true", help="may administer the gateway; gives a one-time link"
+    )
+    create.set_defaults(run=create_user)
     leaf(users, "list", "show all users", "users.list", reads=True)
     show = leaf(users, "show", "show one user", "users.show", "name", reads=True)
     show.add_argument("name", metavar="NAME")
@@ -111,8 +114,11 @@ def add_users(verbs: Verbs) -> None:
     for name, summary in (
         ("suspend", "refuse all keys of a user"),
         ("resume", "take a suspended user's keys again"),
+        ("link", "make a one-time link with which a user sets a password"),
+        ("end-sessions", "sign a user out of the pages everywhere"),
     ):
-        leaf(users, name, summary, f"users.{name}", "name").add_argument("name", metavar="NAME")
+        verb = f"users.{name.replace('-', '_')}"
+        leaf(users, name, summary, verb, "name").add_argument("name", metavar="NAME")
 
 
 def _add_limits(parser: argparse.ArgumentParser, kind: Callable[[str], object]) -> None:

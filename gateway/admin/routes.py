@@ -50,6 +50,11 @@ ROUTES = (
     Route("POST", "/users/{name}/suspend", "users.suspend", "Refuse all keys of a user"),
     Route("POST", "/users/{name}/resume", "users.resume", "Take them again"),
     Route(
+        "POST", "/users/{name}/sign-in-link", "users.link",
+        "A one-time link to set a password; its token is in this answer alone",
+    ),
+    Route("DELETE", "/users/{name}/sessions", "users.end_sessions", "Sign a user out everywhere"),
+    Route(
         "POST", "/users/{user}/credits", "credit", "Give a user credit",
         headers={"Idempotency-Key": "idempotency_key"},
     ),

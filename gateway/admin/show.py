@@ -32,6 +32,8 @@ from gateway.admin.views import (
     RedemptionView,
     ReloadView,
     RotationView,
+    SessionsEndedView,
+    SignInLinkView,
     UserList,
     UserView,
     VerifyView,
@@ -126,6 +128,19 @@ def _user_suspended(user: UserView) -> list[str]:
 
 def _user_resumed(user: UserView) -> list[str]:
     return [f"user {user.name} is {user.status}: its keys work again"]
+
+
+def _link(link: SignInLinkView) -> list[str]:
+    return [
+        f"{link.user} sets a password here, once, until {_minute(link.expires_at)} UTC:",
+        f"    {link.url or link.path}",
+        "This is the only time the link is shown.",
+    ]
+
+
+def _sessions_ended(done: SessionsEndedView) -> list[str]:
+    places = "1 place" if done.ended == 1 else f"{done.ended} places"
+    return [f"user {done.user} was signed out in {places}"]
 
 
 def _user(user: UserView) -> list[str]:
@@ -490,6 +505,8 @@ _SHOWN: dict[str, Callable[[bytes], list[str]]] = {
     "users.set": _shown(UserView, _user),
     "users.suspend": _shown(UserView, _user_suspended),
     "users.resume": _shown(UserView, _user_resumed),
+    "users.link": _shown(SignInLinkView, _link),
+    "users.end_sessions": _shown(SessionsEndedView, _sessions_ended),
     "keys.create": _shown(KeyView, _key_created),
     "keys.list": _shown(KeyList, _keys),
     "keys.set": _shown(KeyView, _key),

@@ -1,4 +1,4 @@
-"""Verbs about users: who may have keys, at what price, within which limits."""
+"""Verbs about users: who may have keys, at what price, within which limits, and who signs in."""
 
 from typing import Annotated
 
@@ -16,11 +16,17 @@ from gateway.admin.context import (
     reads,
     when,
 )
-from gateway.admin.views import UserList, UserView
+from gateway.admin.views import SessionsEndedView, SignInLinkView, UserList, UserView
+from gateway.config import base_url
+from gateway.errors import Conflict
 from gateway.ledger.receipt import timestamp
 from gateway.ledger.records import User
 
 Limit = Annotated[int, Meta(ge=1, le=LIMIT_MAX)]
+
+
+WELCOME_PATH = "/dashboard/welcome#"
+"""A token stands behind the `#`, so that it is in no log, no history of a proxy, no Referer."""
 
 
 class UsersCreate(Arguments, frozen=True, kw_only=True):
@@ -121,6 +127,29 @@ async def _resume(context: Context, args: UserNamed) -> UserView:
     return user_view(context, await context.accounts.resume_user(args.name))
 
 
+async def _link(context: Context, args: UserNamed) -> SignInLinkView:
+    config = context.config()
+    if not config.dashboard.enabled:
+        raise Conflict("there are no pages to sign in to: dashboard.enabled is false")
+    user = context.accounts.user_named(args.name)
+    token, expires_ms = await context.sign_in.make_link(user.name)
+    path = WELCOME_PATH + token
+    where = base_url(config)
+    return SignInLinkView(
+        user=user.name,
+        token=token,
+        path=path,
+        url=None if where is None else where + path,
+        expires_at=timestamp(expires_ms),
+    )
+
+
+async def _end_sessions(context: Context, args: UserNamed) -> SessionsEndedView:
+    user = context.accounts.user_named(args.name)
+    ended = await context.sign_in.end_sessions(user.id)
+    return SessionsEndedView(user=user.name, ended=ended)
+
+
 VERBS = (
     changes("users.create", UsersCreate, UserView, _create),
     reads("users.list", NoArguments, UserList, _list),
@@ -128,4 +157,6 @@ VERBS = (
     changes("users.set", UsersSet, UserView, _set),
     changes("users.suspend", UserNamed, UserView, _suspend),
     changes("users.resume", UserNamed, UserView, _resume),
+    changes("users.link", UserNamed, SignInLinkView, _link),
+    changes("users.end_sessions", UserNamed, SessionsEndedView, _end_sessions),
 )

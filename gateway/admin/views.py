@@ -43,6 +43,29 @@ class UserView(View, frozen=True, kw_only=True):
     held: Money
 
 
+class SignInLinkView(View, frozen=True, kw_only=True):
+    """A link with which a user sets a password and is signed in, once, until `expires_at`.
+
+    `token` is in this answer and nowhere else. `path` is the page that takes it, behind the `#`,
+    which browsers send to no server; `url` is null where the gateway's own address is not known.
+    """
+
+    object: Literal["sign_in_link"] = "sign_in_link"
+    user: str
+    token: str
+    path: str
+    url: str | None
+    expires_at: str
+
+
+class SessionsEndedView(View, frozen=True, kw_only=True):
+    """In how many places a user was signed in, and is no more."""
+
+    object: Literal["sessions_ended"] = "sessions_ended"
+    user: str
+    ended: int
+
+
 class UserList(View, frozen=True, kw_only=True):
     """All users."""
 

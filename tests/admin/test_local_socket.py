@@ -18,6 +18,7 @@ import uvloop
 from aiohttp import web
 
 from gateway.accounts.accounts import Accounts
+from gateway.accounts.sign_in import SignIn
 from gateway.accounts.upstream_settings import UpstreamSettings
 from gateway.accounts.vault import Vault
 from gateway.admin import local_socket
@@ -61,7 +62,8 @@ async def opened(directory: Path) -> AsyncIterator[Context]:
     )
     accounts = await Accounts.load(ledger, SECRET, "gw-")
     upstreams = await UpstreamSettings.load(ledger, Vault.load(str(directory / "gateway.db")))
-    yield Context(accounts, ledger, SECRET, upstreams)
+    sign_in = await SignIn.load(ledger, accounts, SECRET)
+    yield Context(accounts, ledger, SECRET, upstreams, sign_in)
     await ledger.close()
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from gateway.accounts import keys, secret
 from gateway.accounts.accounts import Accounts
+from gateway.accounts.sign_in import SignIn
 from gateway.accounts.upstream_settings import UpstreamSettings
 from gateway.accounts.vault import Vault
 from gateway.admin import client, local_socket
@@ -113,11 +114,13 @@ def serving(site: Site) -> Iterator[Context]:
     async def serve() -> None:
         ledger = await _opened(site)
         key = secret.load(site.store)
+        accounts = await Accounts.load(ledger, key, "gw-")
         context = Context(
-            await Accounts.load(ledger, key, "gw-"),
+            accounts,
             ledger,
             key,
             await UpstreamSettings.load(ledger, Vault.load(site.store)),
+            await SignIn.load(ledger, accounts, key),
         )
         runner = await local_socket.start(context, site.store + ".sock")
         over = asyncio.Event()
