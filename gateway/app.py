@@ -52,6 +52,7 @@ from gateway.proxy.routing import Router
 from gateway.proxy.server import ClientServer
 from gateway.proxy.services import Services
 from gateway.proxy.upstream import Upstreams
+from gateway.web import pages
 
 BACKLOG = 4096
 FATAL_EXIT = 70
@@ -138,7 +139,7 @@ class Gateway:
             provider_resumed=self.services.health.resume,
         )
         self.proxy = Proxy(self.services)
-        self.pages = self._pages(context)
+        self.pages = self._pages(context, secret)
         self.pages.freeze()
         await self.pages.startup()
         stack.push_async_callback(self.pages.cleanup)
@@ -209,7 +210,7 @@ class Gateway:
         health, now = self.services.health, self.services.time()
         return [(name, health.up(one, now)) for name, one in self.services.providers.items()]
 
-    def _pages(self, context: Context) -> web.Application:
+    def _pages(self, context: Context, secret: bytes) -> web.Application:
         app = web.Application(middlewares=[_refusals])
         app[callers.PROXY] = self.proxy
         app[receipts.LEDGER] = self.ledger
@@ -230,6 +231,8 @@ class Gateway:
         app[account.ACCOUNTS] = self.accounts
         account.register(app)
         http_api.register(app, context, Authentication(self.accounts, lambda: self.services.config))
+        if self.config.dashboard.enabled:
+            pages.register(app, context, self.services, self.sign_in, secret)
         return app
 
     async def _listen(self) -> None:

@@ -1,0 +1,143 @@
+"""Every page: its path, who may see it, and the wrapper that holds for all of them.
+
+`register` adds the routes to the application. A page for users sends a visitor without session to
+the sign-in and back; an admin's page is no page for anybody else. A form is read, bounded, and
+checked before its page hears of it. What a page raises becomes a page that says so.
+"""
+
+import importlib.resources
+import logging
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qsl, quote
+
+import aiohttp_jinja2
+import jinja2
+from aiohttp import web
+from multidict import MultiDict
+
+from gateway.accounts.sign_in import SignIn
+from gateway.admin.context import BadArguments, Context
+from gateway.errors import Conflict, GatewayError, Missing, StoreError
+from gateway.proxy.services import Services
+from gateway.web import entrance, overview, security, shown
+from gateway.web.site import Page, Site, Visit
+from gateway.web.static import PREFIX, Static
+
+FORM_BYTES_MAX = 64 * 1024
+FORM_FIELDS_MAX = 500
+
+_log = logging.getLogger(__name__)
+
+PAGES: tuple[Page, ...] = (*entrance.PAGES, *overview.PAGES)
+"""All of them; each module of pages has its own part."""
+
+
+def register(
+    app: web.Application, context: Context, services: Services, sign_in: SignIn, secret: bytes
+) -> Site:
+    """Add every page to the application."""
+    templates = aiohttp_jinja2.setup(
+        app,
+        loader=jinja2.FileSystemLoader(
+            str(importlib.resources.files("gateway.web").joinpath("templates"))
+        ),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+        cache_size=-1,
+        filters=shown.FILTERS,
+    )
+    site = Site(context, services, sign_in, secret, templates, Static())
+    templates.globals["static"] = site.static.path
+    for page in PAGES:
+        handler = _served(site, page)
+        if page.method == "GET":
+            app.router.add_get(page.path, handler)
+        else:
+            app.router.add_post(page.path, handler)
+    app.router.add_get(PREFIX + "/{version}/{name}", site.static.serve)
+    missing = _served(site, Page("GET", "", _no_such_page, "anyone"))
+    app.router.add_get("/dashboard/{rest:.*}", missing)
+    app.router.add_get("/docs/{rest:.*}", missing)
+    return site
+
+
+def _served(site: Site, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        visit = Visit(site, request)
+        answer = await _answer(visit, page)
+        answer.headers.update(security.headers(visit.nonce))
+        if visit.fresh_cookie is not None:
+            security.set_cookie(answer, site.config, "gateway_visit", visit.fresh_cookie)
+        return answer
+
+    return serve
+
+
+async def _answer(visit: Visit, page: Page) -> web.StreamResponse:
+    try:
+        refused = await _let_in(visit, page)
+        return refused if refused is not None else await page.handler(visit)
+    except Missing as exc:
+        return await _said(visit, 404, "Not found", str(exc))
+    except BadArguments as exc:
+        return await _said(visit, 400, "That did not work", str(exc))
+    except Conflict as exc:
+        return await _said(visit, 409, "That did not work", str(exc))
+    except GatewayError as exc:
+        return await _said(visit, exc.status, "That did not work", exc.message)
+    except StoreError:
+        _log.exception("a page failed: %s", visit.path[:200])
+        return await _said(
+            visit, 503, "Not possible at present", "The accounts cannot be read or written now."
+        )
+
+
+async def _let_in(visit: Visit, page: Page) -> web.StreamResponse | None:
+    """None where the visitor may go on; the form was read and is ours then."""
+    viewer = visit.viewer
+    if viewer is None and page.who != "anyone":
+        if page.method == "POST":
+            return await _said(visit, 401, "Signed out", "Your session has ended: sign in again.")
+        to = visit.request.raw_path if visit.request.method == "GET" else "/dashboard"
+        return visit.go(f"/dashboard/sign-in?next={quote(to, safe='/')}")
+    if page.who == "admin" and viewer is not None and not viewer.user.admin:
+        return await _said(visit, 403, "Not for you", "This page is for admins.")
+    if page.method == "POST":
+        visit.form = await _form(visit.request)
+        given = visit.form.get(security.TOKEN_FIELD, "")
+        if not security.form_is_ours(visit.request, visit.site.config, given, visit.form_token):
+            return await _said(
+                visit, 403, "This form is not from here",
+                "It was opened before you signed in or out, or another site sent it. Go back, "
+                "load the page anew and try again.",
+            )  # fmt: skip
+    return None
+
+
+async def _form(request: web.Request) -> MultiDict[str]:
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise GatewayError("invalid_request", "Expected a form")
+    body = bytearray()
+    async for piece in request.content.iter_any():
+        body += piece
+        if len(body) > FORM_BYTES_MAX:
+            raise GatewayError("request_too_large", f"The form is over {FORM_BYTES_MAX} bytes")
+    try:
+        fields = parse_qsl(
+            body.decode("utf-8"), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX,
+            errors="strict",
+        )  # fmt: skip
+    except ValueError:
+        raise GatewayError("invalid_request", "The form cannot be read") from None
+    return MultiDict(fields)
+
+
+async def _said(visit: Visit, status: int, title: str, text: str) -> web.Response:
+    return await visit.render("said.html", status=status, title=title, text=text)
+
+
+async def _no_such_page(visit: Visit) -> web.StreamResponse:
+    return await _said(visit, 404, "Not found", "There is no such page.")
