@@ -12,6 +12,7 @@ import binascii
 import msgspec
 
 from gateway.errors import GatewayError
+from gateway.wire import custom_tools
 from gateway.wire.anthropic_messages_blocks import (
     FORMAT,
     Unwritable,
@@ -242,6 +243,11 @@ class _Writing:
             len(choice.names) > 1 or (choice.names and choice.mode == "auto")
         ):
             offered = tuple(tool for tool in offered if tool.name in choice.names)
+        offered = tuple(
+            tool
+            for tool in offered
+            if not (tool.search and tool.opaque is not None and tool.opaque.format != FORMAT)
+        )
         if offered:
             members["tools"] = b"[%b]" % b",".join(self._tool(tool, toward) for tool in offered)
         serial = self.request.parallel_tool_calls is False
@@ -266,7 +272,7 @@ class _Writing:
                 return tool.opaque.json
             raise self._refused("provider_tools", f"{tool.opaque.kind} has no equivalent")
         if tool.custom:
-            raise self._refused("custom_tools", f"{tool.name} takes plain text, not JSON")
+            tool = custom_tools.as_function(tool)
         described = b""
         if tool.description:
             described = b',"description":' + quoted(tool.description)
@@ -317,7 +323,7 @@ def _without_tail(block: Block) -> Block:
 
 def _call(call: ToolCall) -> bytes:
     if call.custom:
-        raise Unwritable("custom_tools", f"a call of {call.name} takes plain text, not JSON")
+        call = custom_tools.as_arguments(call)
     spelled = object_of(call.arguments)
     if spelled is None:
         raise Unwritable(None, f"the arguments of call {call.id} are not a JSON object")

@@ -37,6 +37,7 @@ from gateway.wire.conversation import (
     ToolChoice,
     ToolResult,
 )
+from gateway.wire.searches import Searches
 
 SUPPORT: dict[Feature, Support] = {
     "late_system": "yes",
@@ -52,8 +53,11 @@ SUPPORT: dict[Feature, Support] = {
     "file_id": "refused",
     "video": "refused",
     "tools": "yes",
-    "custom_tools": "refused",
+    # A function with one argument; the grammar stands in its description, and binds nobody.
+    "custom_tools": "yes",
+    "tool_grammar": "ignored",
     "provider_tools": "refused",
+    "offered_search": "ignored",
     "strict_tools": "yes",
     "tool_choice": "yes",
     "tool_choice_several": "yes",
@@ -161,6 +165,9 @@ _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TOOL = msgspec.json.Decoder(_Tool)
 _WHERE = re.compile(r" - at `\$\.?([^`]*)`$")
 
+_SEARCHES = ("web_search_", "web_fetch_", "tool_search_tool_")
+"""How the types of tools begin that Anthropic runs to find something for the model."""
+
 _HINTS: dict[str, Feature] = {
     "service_tier": "service_tier",
     "speed": "service_tier",
@@ -178,6 +185,7 @@ class _Reading:
     def __init__(self) -> None:
         self.spelled: dict[Feature, str] = {}
         self.left_out: list[str] = []
+        self.searches = Searches()
 
     def note(self, feature: Feature, field: str) -> None:
         """Keep the first field that asks for a feature."""
@@ -199,6 +207,9 @@ def read_request(body: bytes, *, model: str | None = None, stream: bool | None =
     tools = tuple(_tool(raw, at, reading) for at, raw in enumerate(found.tools or ()))
     if tools:
         reading.note("tools", "tools")
+    searches = reading.searches.feature(tools)
+    if searches is not None:
+        reading.note(*searches)
     if b'"cache_control"' in body:
         reading.note("prompt_cache", "cache_control")
     _note_fields(found, fields, reading)
@@ -211,7 +222,7 @@ def read_request(body: bytes, *, model: str | None = None, stream: bool | None =
         system=system,
         messages=messages,
         tools=tools,
-        tool_choice=_tool_choice(found.tool_choice, reading),
+        tool_choice=_tool_choice(found.tool_choice, tools, reading),
         parallel_tool_calls=_parallel(found.tool_choice, reading),
         output=_output_format(found, reading),
         reasoning=_reasoning(found, reading),
@@ -319,8 +330,13 @@ def _tool(raw: msgspec.Raw, at: int, reading: _Reading) -> Tool:
     except msgspec.DecodeError as exc:
         raise _invalid(exc, f"tools.{at}") from None
     if found.type not in (None, "custom"):
-        reading.note("provider_tools", f"tools.{at}.type")
-        return Tool(found.name, opaque=Opaque(FORMAT, bytes(raw), found.type or ""))
+        kind = found.type or ""
+        search = kind.startswith(_SEARCHES)
+        if search:
+            reading.searches.note(kind, f"tools.{at}.type")
+        else:
+            reading.note("provider_tools", f"tools.{at}.type")
+        return Tool(found.name, opaque=Opaque(FORMAT, bytes(raw), kind), search=search)
     if found.strict:
         reading.note("strict_tools", f"tools.{at}.strict")
     reading.left_out += [f"tools.{key}" for key in members if key not in _Tool.__struct_fields__]
@@ -333,7 +349,9 @@ def _tool(raw: msgspec.Raw, at: int, reading: _Reading) -> Tool:
     )
 
 
-def _tool_choice(found: _Choice | None, reading: _Reading) -> ToolChoice | None:
+def _tool_choice(
+    found: _Choice | None, tools: tuple[Tool, ...], reading: _Reading
+) -> ToolChoice | None:
     if found is None:
         return None
     reading.note("tool_choice", "tool_choice")
@@ -345,6 +363,8 @@ def _tool_choice(found: _Choice | None, reading: _Reading) -> ToolChoice | None:
         case "none":
             return ToolChoice("none")
         case "tool" if found.name:
+            if any(tool.name == found.name and tool.search for tool in tools):
+                reading.note("provider_tools", "tool_choice")
             return ToolChoice("required", (found.name,))
         case _:
             raise _refuse("must be auto, any, none, or tool with a name", "tool_choice")

@@ -39,7 +39,9 @@ WORDS: Mapping[Feature, str] = {
     "video": "video input",
     "tools": "function tools",
     "custom_tools": "custom (free text) tools",
+    "tool_grammar": "the grammar of a custom tool, beyond its description",
     "provider_tools": "tools that the provider runs",
+    "offered_search": "the provider's search, offered beside tools of the caller's own",
     "strict_tools": "strict tool schemas",
     "tool_choice": "tool choice",
     "tool_choice_several": "a choice among several named tools",
@@ -84,8 +86,8 @@ assert tuple(WORDS) == get_args(Feature)
 
 UNSPOKEN: Mapping[str, frozenset[Feature]] = {
     "openai_chat": frozenset((
-        "background", "document_text", "include", "safety_settings", "stored_state",
-        "tool_result_error", "truncation",
+        "background", "document_text", "include", "offered_search", "safety_settings",
+        "stored_state", "tool_result_error", "truncation",
     )),
     "openai_responses": frozenset((
         "audio_output", "choices", "frequency_penalty", "image_output", "logit_bias",
@@ -96,12 +98,12 @@ UNSPOKEN: Mapping[str, frozenset[Feature]] = {
         "audio", "audio_output", "background", "choices", "custom_tools", "frequency_penalty",
         "image_detail", "image_output", "include", "json_object", "logit_bias", "logprobs",
         "message_name", "moderation", "prediction", "presence_penalty", "safety_settings", "seed",
-        "store", "tool_choice_several", "truncation", "verbosity", "video",
+        "store", "tool_choice_several", "tool_grammar", "truncation", "verbosity", "video",
     )),
     "gemini": frozenset((
         "background", "custom_tools", "include", "late_system", "logit_bias", "message_name",
         "moderation", "parallel_tool_calls", "prediction", "prompt_cache", "strict_tools",
-        "truncation", "verbosity",
+        "tool_grammar", "truncation", "verbosity",
     )),
 }  # fmt: skip
 """What requests of a format have no way to ask for; one that is not here is taken to ask for all.

@@ -144,7 +144,8 @@ class Tool(msgspec.Struct, frozen=True):
 
     `opaque` is a tool that the provider runs, or of a kind that only its format knows. `grammar` is
     the syntax ("lark", "regex") and definition that a custom tool's input keeps to. `namespace` is
-    the group by which its caller's format tells it apart: `name` begins with it.
+    the group by which its caller's format tells it apart: `name` begins with it. `search` is an
+    opaque tool that another format leaves out (`searches.py`).
     """
 
     name: str
@@ -156,6 +157,7 @@ class Tool(msgspec.Struct, frozen=True):
     opaque: Opaque | None = None
     grammar: tuple[str, str] | None = None
     namespace: str | None = None
+    search: bool = False
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
@@ -191,7 +193,8 @@ class Reasoning(msgspec.Struct, frozen=True):
 Feature = Literal[
     "late_system", "message_name", "prefill", "image_data", "image_url", "image_detail", "audio",
     "document_data", "document_url", "document_text", "file_id", "video", "tools", "custom_tools",
-    "provider_tools", "strict_tools", "tool_choice", "tool_choice_several", "parallel_tool_calls",
+    "tool_grammar", "provider_tools", "offered_search", "strict_tools", "tool_choice",
+    "tool_choice_several", "parallel_tool_calls",
     "tool_result_image", "tool_result_document", "tool_result_error", "json_object", "json_schema",
     "stop", "temperature", "temperature_above_1", "top_p", "top_k", "seed", "choices", "logprobs",
     "logit_bias", "frequency_penalty", "presence_penalty", "max_output_tokens", "reasoning",

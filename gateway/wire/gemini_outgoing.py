@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.errors import GatewayError
+from gateway.wire import custom_tools
 from gateway.wire import gemini_parts as parts
 from gateway.wire.conversation import (
     Audio,
@@ -214,8 +215,7 @@ class _RequestWriter:
 
     def _call(self, block: ToolCall) -> Json:
         if block.custom:
-            message = f"The call of {block.name!r} has plain text for arguments."
-            raise self._refuse(message, "custom_tools")
+            block = custom_tools.as_arguments(block)
         if block.arguments.strip() and not parts.is_object(block.arguments):
             raise self._refuse(
                 f"The arguments of the call {block.id!r} of {block.name!r} are not a JSON object."
@@ -264,16 +264,18 @@ class _RequestWriter:
         out: list[Json | Raw] = []
         for tool in tools:
             if tool.opaque is not None:
+                if tool.search and tool.opaque.format != FORMAT:
+                    continue
                 if tool.opaque.format != FORMAT:
                     message = f"The tool {tool.name!r} is run by another provider."
                     raise self._refuse(message, "provider_tools")
                 out.append(Raw(tool.opaque.json))
-            elif tool.custom:
-                raise self._refuse(f"The tool {tool.name!r} takes plain text.", "custom_tools")
             else:
                 if not functions:
                     out.append({"functionDeclarations": functions})
-                functions.append(_declaration(tool))
+                functions.append(
+                    _declaration(custom_tools.as_function(tool) if tool.custom else tool)
+                )
         return out
 
     def _choice(self) -> Json | None:

@@ -38,6 +38,7 @@ from gateway.wire.conversation import (
 from gateway.wire.gemini_bodies import refuse
 from gateway.wire.gemini_parts import FORMAT
 from gateway.wire.gemini_schemas import to_json_schema
+from gateway.wire.searches import Searches
 
 SUPPORT: Mapping[Feature, Support] = {
     "late_system": "yes",  # a user turn, marked
@@ -53,8 +54,10 @@ SUPPORT: Mapping[Feature, Support] = {
     "file_id": "refused",
     "video": "refused",  # nobody else's requests hold any
     "tools": "yes",
-    "custom_tools": "refused",  # arguments are always an object
+    "custom_tools": "yes",  # a function with one argument
+    "tool_grammar": "ignored",
     "provider_tools": "refused",
+    "offered_search": "ignored",
     "strict_tools": "ignored",
     "tool_choice": "yes",
     "tool_choice_several": "yes",
@@ -104,6 +107,9 @@ _EFFORTS: dict[str, Effort] = {
 }  # fmt: skip
 _SAID: dict[str, bool] = {"output": False, "error": True}
 _JSON_TYPE = "application/json"
+_SEARCHES = frozenset(("googleSearch", "googleSearchRetrieval", "urlContext"))
+"""Tools that Google runs to find something for the model."""
+
 _TEXTS = msgspec.json.Decoder(dict[str, str])
 
 _SAMPLING: tuple[tuple[str, Feature, str], ...] = (
@@ -297,7 +303,8 @@ class _RequestReader:
     # Tools.
 
     def _tools(self) -> tuple[Tool, ...]:
-        out = []
+        out: list[Tool] = []
+        searches = Searches()
         for entry in self._body.tools or ():
             for key, raw in entry.items():
                 name = bodies.camel(key)
@@ -306,9 +313,16 @@ class _RequestReader:
                 if name == "functionDeclarations":
                     out += self._functions(raw, f"tools.{key}")
                 else:
-                    self._note("provider_tools", f"tools.{key}")
-                    spelled = msgspec.json.encode({key: raw})
-                    out.append(Tool(name, opaque=Opaque(FORMAT, spelled, name)))
+                    search = name in _SEARCHES
+                    if search:
+                        searches.note(name, f"tools.{key}")
+                    else:
+                        self._note("provider_tools", f"tools.{key}")
+                    opaque = Opaque(FORMAT, msgspec.json.encode({key: raw}), name)
+                    out.append(Tool(name, opaque=opaque, search=search))
+        found = searches.feature(out)
+        if found is not None:
+            self._note(*found)
         return tuple(out)
 
     def _functions(self, raw: Raw, path: str) -> list[Tool]:

@@ -56,7 +56,9 @@ SUPPORT: Mapping[Feature, Support] = {
     "video": "refused",
     "tools": "yes",
     "custom_tools": "yes",
+    "tool_grammar": "yes",
     "provider_tools": "refused",
+    "offered_search": "ignored",
     "strict_tools": "yes",
     "tool_choice": "yes",
     "tool_choice_several": "yes",
@@ -431,6 +433,8 @@ class _Reader:
             self._uses("tools", "tools")
             self._uses("custom_tools", at)
             grammar = tool.custom.format.grammar if tool.custom.format else None
+            if grammar:
+                self._uses("tool_grammar", f"{at}.custom.format")
             return Tool(
                 tool.custom.name,
                 tool.custom.description,

@@ -33,6 +33,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     stream_options: bool = True
     stops_max: int | None = None
     allowed_tools: bool = False
+    custom_tools: bool = False
     prefill: str | None = None
     """The field that marks a last message as begun; "": none is needed."""
     document_url: Literal["file", "document_url"] | None = None
@@ -48,6 +49,7 @@ _OPENAI = Server(
     thoughts=None,
     stops_max=4,
     allowed_tools=True,
+    custom_tools=True,
     audio=frozenset(("wav", "mp3")),
     refusals=True,
     ids="short",
@@ -103,6 +105,7 @@ _FAMILIES: tuple[tuple[re.Pattern[str], tuple[Effort, ...]], ...] = (
     (re.compile(r"gpt-5(-(mini|nano|codex))?(-\d{4}|$)"), ("minimal", "low", "medium", "high")),
     (re.compile(r""), ("none", "low", "medium", "high", "xhigh")),
 )
+_WITHOUT_CUSTOM_TOOLS = re.compile(r"(gpt-[34]|chatgpt|o\d)")
 PLAIN_EFFORTS: tuple[Effort, ...] = ("low", "medium", "high")
 
 _SHORT_ID = 40
@@ -120,6 +123,12 @@ def efforts_of(model: str) -> tuple[Effort, ...]:
     """The efforts that one of OpenAI's models takes; none: it does not reason."""
     name = model.rsplit("/", 1)[-1]
     return next(efforts for family, efforts in _FAMILIES if family.match(name))
+
+
+def takes_custom_tools(server: Server, model: str) -> bool:
+    """Whether a model takes tools whose input is plain text: OpenAI's own do, since GPT-5."""
+    name = model.rsplit("/", 1)[-1]
+    return server.custom_tools and _WITHOUT_CUSTOM_TOOLS.match(name) is None
 
 
 def nearest(effort: Effort, known: tuple[Effort, ...]) -> Effort:

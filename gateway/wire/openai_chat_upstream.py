@@ -15,6 +15,7 @@ from typing import Literal, assert_never
 import orjson
 
 from gateway.errors import GatewayError
+from gateway.wire import custom_tools
 from gateway.wire.conversation import (
     Audio,
     Block,
@@ -43,6 +44,7 @@ from gateway.wire.openai_chat_servers import (
     efforts_of,
     nearest,
     server_of,
+    takes_custom_tools,
 )
 from gateway.wire.openai_chat_thoughts import NAME, SEPARATOR, own_details
 
@@ -74,6 +76,7 @@ class _Writer:
 
     def __init__(self, request: Request, toward: Toward) -> None:
         self.server = server_of(toward.provider)
+        self._custom = takes_custom_tools(self.server, toward.model)
         self.ignored: list[str] = []
         self._request = request
         self._toward = toward
@@ -259,6 +262,8 @@ class _Writer:
     def _call(self, call: ToolCall) -> _Object:
         self._foreign(call)
         written: _Object = {"id": self._id(call.id), "type": "function"}
+        if call.custom and not self._custom:
+            call = custom_tools.as_arguments(call)
         if call.custom:
             written["type"] = "custom"
             written["custom"] = {"name": call.name, "input": call.arguments}
@@ -353,7 +358,7 @@ class _Writer:
         for tool in tools:
             if tool.opaque is not None and tool.opaque.kind == "web_search_options":
                 body["web_search_options"] = orjson.Fragment(tool.opaque.json)
-            else:
+            elif not tool.search:
                 written.append(self._tool(tool))
         if not written:
             return
@@ -368,6 +373,10 @@ class _Writer:
             if tool.opaque.format != NAME:
                 raise self._refuse(f"The tool {tool.name}", "provider_tools", "tools")
             return orjson.Fragment(tool.opaque.json)
+        if tool.custom and not self._custom:
+            if tool.grammar is not None:
+                self._ignore("tool_grammar", "tools")
+            tool = custom_tools.as_function(tool)
         function: _Object = {"name": tool.name}
         if tool.description is not None:
             function["description"] = tool.description
@@ -388,7 +397,7 @@ class _Writer:
     ) -> str | _Object:
         if not names or mode == "none":
             return mode
-        custom = {tool.name for tool in self._request.tools if tool.custom}
+        custom = custom_tools.names(self._request) if self._custom else frozenset()
         tools: list[_Object] = [
             {"type": kind, kind: {"name": name}}
             for name in names

@@ -165,6 +165,8 @@ def tools(request: Request) -> list[Json | Raw]:
     found: list[Json | Raw] = []
     for tool in request.tools:
         if tool.opaque is not None:
+            if tool.search and tool.opaque.format != NAME:
+                continue
             if tool.opaque.format != NAME:
                 raise _refuse(
                     request, "cannot be run by this model's provider", "provider_tools", "tools"

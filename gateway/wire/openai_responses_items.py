@@ -32,6 +32,7 @@ from gateway.wire.conversation import (
     ToolCall,
     ToolResult,
 )
+from gateway.wire.searches import Searches
 
 NAME = "openai_responses"
 
@@ -45,6 +46,10 @@ _RESULT_ITEMS = frozenset(
 
 # Items that mean something to the provider alone, without which the conversation is another one.
 _STATE_ITEMS = frozenset(("item_reference", "compaction", "compaction_summary"))
+
+# Tools that find something for the model. A search for tools finds those that were kept back;
+# without it the others can be called.
+_SEARCHES = ("web_search", "tool_search")
 
 _ABSENT = Raw()
 _NULL = Raw(b"null")
@@ -157,6 +162,7 @@ class Reading:
         self._turns: list[tuple[Role, list[Block], str]] = []
         self._namespaces: dict[tuple[str, str], str] = {}
         self._signature: Signature | None = None  # of the call that comes next
+        self._searches = Searches()
 
     def spell(self, feature: Feature, field: str) -> None:
         """Note a feature, and what its caller calls it; the first field stands."""
@@ -392,9 +398,19 @@ class Reading:
                 self._namespace(tool, where)
             else:
                 raws = raws or decode(_RAWS, raw, at)
-                self.spell("provider_tools", where)
                 opaque = Opaque(NAME, bytes(raws[number]), tool.type)
-                self.tools.append(Tool(tool.name or tool.type, opaque=opaque))
+                search = tool.type.startswith(_SEARCHES)
+                if search:
+                    self._searches.note(tool.type, where)
+                else:
+                    self.spell("provider_tools", where)
+                self.tools.append(Tool(tool.name or tool.type, opaque=opaque, search=search))
+
+    def settle_tools(self) -> None:
+        """Call it once all tools are read."""
+        found = self._searches.feature(self.tools)
+        if found is not None:
+            self.spell(*found)
 
     def _tool(self, tool: _Tool, at: str) -> Tool:
         if not tool.name:
@@ -415,6 +431,7 @@ class Reading:
         grammar = None
         if form is not None and form.syntax and form.definition is not None:
             grammar = (form.syntax, form.definition)
+            self.spell("tool_grammar", f"{at}.format")
         return Tool(tool.name, tool.description, custom=True, grammar=grammar)
 
     def _namespace(self, group: _Tool, at: str) -> None:

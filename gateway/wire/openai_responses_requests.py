@@ -52,7 +52,9 @@ SUPPORT: Mapping[Feature, Support] = {
     "video": "refused",
     "tools": "yes",
     "custom_tools": "yes",
+    "tool_grammar": "yes",
     "provider_tools": "refused",
+    "offered_search": "ignored",
     "strict_tools": "yes",
     "tool_choice": "yes",
     "tool_choice_several": "yes",
@@ -187,6 +189,7 @@ def read_request(body: bytes, *, model: str | None, stream: bool | None) -> Requ
     reading.read_tools(fields.raw("tools"), "tools")
     _read_state(fields, reading)
     reading.read_input(fields.raw("input"))
+    reading.settle_tools()  # after the input, which may add some
     output, reasoning = _read_output(fields, reading), _read_reasoning(fields, reading)
     name = model or fields.take("model", STRING)
     if not name and "stored_state" not in reading.spelled:
@@ -220,7 +223,6 @@ def read_request(body: bytes, *, model: str | None, stream: bool | None) -> Requ
         top_logprobs=top_logprobs,
         user=reading.noted("user", fields.take(user_field, STRING), field=user_field),
         metadata=reading.noted("metadata", fields.take("metadata", _METADATA), {}) or {},
-        # After the input, which may add tools.
         tools=tuple(reading.tools),
         spelled=reading.spelled,
         unknown=tuple(reading.unknown),

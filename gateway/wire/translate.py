@@ -9,6 +9,7 @@ that cannot change the meaning, left out and named in `ignored`. Sans-io. Used b
 import msgspec
 
 from gateway.errors import GatewayError
+from gateway.wire import custom_tools
 from gateway.wire.conversation import (
     Answer,
     AnswerError,
@@ -42,6 +43,7 @@ class Translation:
         self.upstream = upstream
         self.request = request
         self.ignored: list[str] = []
+        self._custom = custom_tools.names(request)
 
     def body(self, toward: Toward) -> bytes:
         """The request's body for an upstream; sets `ignored`.
@@ -55,18 +57,24 @@ class Translation:
 
     def answer(self, body: bytes, asked: Asked) -> bytes | AnswerError | None:
         """A whole answer in the caller's format; the error it tells of; None: it is none."""
-        found = self.upstream.read_answer(body)
+        found = self._read(body)
         if found is None or found.error is not None:
             return None if found is None else found.error
         return self.caller.write_answer(found, asked)
 
     def streamed_answer(self, body: bytes, asked: Asked) -> bytes | AnswerError | None:
         """The same for a caller who asked for a stream and an upstream that sent none."""
-        found = self.upstream.read_answer(body)
+        found = self._read(body)
         if found is None or found.error is not None:
             return None if found is None else found.error
         writer = self.caller.writer(asked)
         return b"".join(map(writer.write, events_of(found)))
+
+    def _read(self, body: bytes) -> Answer | None:
+        found = self.upstream.read_answer(body)
+        if found is None or not self._custom:
+            return found
+        return custom_tools.restored(found, self._custom)
 
     def tap(self, asked: Asked) -> "TranslatingTap":
         """Translates a stream as its bytes come."""
@@ -131,6 +139,8 @@ class TranslatingTap:
         self.content = False
         self._reader = upstream.reader()
         self._writer = caller.writer(asked)
+        custom = custom_tools.names(asked.request)
+        self._calls = custom_tools.CustomCalls(custom) if custom else None
         self._held = b""
         self._released = False
         self._fault: StreamFault | None = None
@@ -141,6 +151,8 @@ class TranslatingTap:
 
     def _written(self, events: list[Event]) -> bytes:
         out = []
+        if self._calls is not None:
+            events = self._calls.restored(events)
         for event in events:
             written = self._writer.write(event)
             if isinstance(event, MessageEnd):

@@ -473,10 +473,9 @@ def test_strictness_is_told_as_ignored_where_models_do_not_know_it() -> None:
 
 
 def test_tools_of_another_kind_are_refused() -> None:
-    spelled: dict[Feature, str] = {"provider_tools": "tools[0]", "custom_tools": "tools[1]"}
+    spelled: dict[Feature, str] = {"provider_tools": "tools[0]"}
     search = Tool("s", opaque=Opaque("gemini", b"{}", "googleSearch"))
     assert refused(tools=(search,), spelled=spelled) == "tools[0]"
-    assert refused(tools=(Tool("s", custom=True),), spelled=spelled) == "tools[1]"
 
 
 def test_a_schema_for_the_output_keeps_its_description() -> None:

@@ -385,7 +385,7 @@ def test_what_has_no_place_is_named_as_the_caller_spells_it() -> None:
     )  # fmt: skip
     assert found.spelled["safety_settings"] == "safetySettings"
     assert found.spelled["stored_state"] == "cachedContent"
-    assert found.spelled["provider_tools"] == "tools.googleSearch"
+    assert found.spelled["provider_tools"] == "tools.code_execution"
     assert found.spelled["logprobs"] == "generationConfig.responseLogprobs"
     assert found.spelled["audio_output"] == "generationConfig.speechConfig"
     assert "image_output" in found.spelled
@@ -613,9 +613,7 @@ def test_what_only_another_format_knows_is_refused() -> None:
     foreign = Opaque("openai_responses", b"{}", "web_search_call")
     for members in (
         {"messages": calls(foreign)},
-        {"messages": calls(ToolCall("a", "f", "plain", custom=True))},
         {"tools": (Tool("web_search", opaque=foreign),)},
-        {"tools": (Tool("patch", custom=True),)},
         {"messages": (Message("user", (Image(data="AA=="),)),)},
     ):
         with pytest.raises(GatewayError) as refused:

@@ -136,6 +136,7 @@ def test_what_is_in_use_is_told_by_its_callers_fields(full: Request) -> None:
         "tools": "tools",
         "strict_tools": "tools[0].function.strict",
         "custom_tools": "tools[2]",
+        "tool_grammar": "tools[2].custom.format",
         "tool_choice": "tool_choice",
         "tool_choice_several": "tool_choice",
         "parallel_tool_calls": "parallel_tool_calls",

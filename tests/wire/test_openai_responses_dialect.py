@@ -127,6 +127,7 @@ def test_a_coding_agents_request_is_read() -> None:
     assert request.parallel_tool_calls is False
     assert dict(request.spelled) == {
         "custom_tools": "tools[1]",
+        "tool_grammar": "tools[1].format",
         "tools": "tools",
         "image_data": "input[2].content[1].image_url",
         "thinking_history": "input[3]",

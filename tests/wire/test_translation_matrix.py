@@ -29,6 +29,7 @@ from wire_records import Record, cut, random_cuts
 
 from gateway.errors import GatewayError
 from gateway.wire import registry
+from gateway.wire.build_table import UNSPOKEN
 from gateway.wire.format import Toward
 from gateway.wire.translate import Translation
 
@@ -314,14 +315,15 @@ def test_a_whole_answer_is_read_by_the_callers_sdk_as_the_provider_gave_it(
 def is_possible(caller: str, record: Record) -> bool:
     """Whether somebody who speaks this format can have asked for that.
 
-    Nobody asks for two answers, or gives tools that take plain text, where that is refused.
+    Nobody asks for two answers where that is refused, or gives tools that take plain text where
+    there are none.
     """
-    content, support = record.expected_content, dialect(caller).support
+    content = record.expected_content
     assert content is not None
-    if len(content["choices"]) > 1 and support["choices"] != "yes":
+    if len(content["choices"]) > 1 and dialect(caller).support["choices"] != "yes":
         return False
     custom = "custom_tool_call" in (content.get("items") or ())
-    return not custom or support["custom_tools"] == "yes"
+    return not custom or "custom_tools" not in UNSPOKEN[caller]
 
 
 NO_ANSWER: dict[str, str] = {
