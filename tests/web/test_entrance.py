@@ -10,7 +10,7 @@ async def test_a_page_sends_a_stranger_to_the_sign_in_and_back_afterwards(site: 
     await site.user("ada")
     stranger = site.visitor()
     seen = await stranger.get("/dashboard?days=7")
-    assert seen.path == "/dashboard/sign-in?next=/dashboard%3Fdays%3D7"
+    assert seen.path == "/dashboard/sign-in?next=/dashboard?days%3D7"
     fields = {"email": "ada@example.org", "password": PASSWORD}
     fields["next"] = "/dashboard?days=7"
     seen = await stranger.send("/dashboard/sign-in", fields)
