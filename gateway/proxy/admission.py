@@ -145,8 +145,11 @@ class Admission:
             if endpoint.metered:
                 raise GatewayError("invalid_request", "model is required", param="model")
             return await self.plan_native(exchange, inbound, query, body)
-        if seen.previous_response_id is not None:
-            await self._check_state(exchange, seen.previous_response_id)
+        state = seen.previous_response_id
+        if endpoint.counts is not None:
+            state = _counted_state(seen)
+        if state is not None:
+            await self._check_state(exchange, state)
         ordered = cast("tuple[Target, ...] | None", exchange.down.ordered)
         targets, claim = self.claim(endpoint, exchange.caller, model, body, seen, ordered)
         exchange.claim = claim
@@ -201,7 +204,7 @@ class Admission:
                 "model_not_allowed", f"This key is not allowed model {model}", param="model"
             )
         try:
-            return router.route(model, endpoint.family, endpoint.provider, _translatable(endpoint))
+            return router.route(model, endpoint.family, endpoint.provider, endpoint.wants)
         except GatewayError as error:
             if not endpoint.free or error.code != "unknown_model_pricing":
                 raise
@@ -273,6 +276,12 @@ class Admission:
         ).encode("latin-1")
 
 
-def _translatable(endpoint: Endpoint) -> str:
-    """The format of what may be asked of a provider of another one."""
-    return "" if endpoint.path == "responses/compact" else endpoint.format
+_TEXT = msgspec.json.Decoder(str)
+
+
+def _counted_state(seen: Envelope) -> str | None:
+    """The stored response that a request to be counted goes on from; a provider refuses others."""
+    raw = seen.fields.get("previous_response_id")
+    if raw is None or memoryview(raw)[0] != 0x22:
+        return None
+    return _TEXT.decode(raw)

@@ -28,6 +28,16 @@ FREE = {
 }
 """Calls that their providers do not bill: forwarded, receipted, never charged."""
 
+COUNTS = {
+    ("openai", "responses/input_tokens"): "openai_responses",
+    ("anthropic", "messages/count_tokens"): "anthropic_messages",
+    ("gemini", "countTokens"): "gemini",
+}
+"""Calls that ask for the tokens of a request, and the format of that request."""
+
+COUNTING = "counting"
+"""What such a call wants of a provider, in the words of `Endpoint.wants`."""
+
 GEMINI_METHODS = {
     "generateContent": "gemini",
     "streamGenerateContent": "gemini",
@@ -35,6 +45,7 @@ GEMINI_METHODS = {
     "batchEmbedContents": "gemini_embeddings",
     "countTokens": "native",
 }
+_OWN_FORMAT_ONLY = frozenset(("responses/compact",))
 _LABELLED = frozenset(
     (
         "assistants", "audio", "batches", "cachedContents", "chat", "completions", "containers",
@@ -59,7 +70,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     `wire.registry.FORMATS`; `label` is bounded (it names receipts and metrics). `provider` is
     set where the path names one. `state_id` is the id of a stored response that the call is
     about. `free` calls are not billed by providers; one neither metered nor free is *unmetered*:
-    its cost cannot be told from its answer.
+    its cost cannot be told from its answer. `counts` is the format of the request whose tokens are
+    asked for. `wants` is what providers of another format can be asked for in theirs: the format,
+    or `COUNTING`; "" where that is nothing.
     """
 
     family: Family
@@ -73,6 +86,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     upload: bool = False
     state_id: str | None = None
     free: bool = False
+    counts: str | None = None
+    wants: str = ""
 
     @property
     def metered(self) -> bool:
@@ -133,9 +148,15 @@ def _endpoint(family: Family, rest: str, query: str, *, provider: str | None) ->
     known = METERED.get((family, rest))
     if known is not None:
         return Endpoint(
-            family=family, format=known, path=rest, label=prefix + rest, provider=provider
+            family=family,
+            format=known,
+            path=rest,
+            label=prefix + rest,
+            provider=provider,
+            wants="" if rest in _OWN_FORMAT_ONLY else known,
         )
     if (family, rest) in FREE:
+        counts = COUNTS.get((family, rest))
         return Endpoint(
             family=family,
             format="native",
@@ -143,6 +164,8 @@ def _endpoint(family: Family, rest: str, query: str, *, provider: str | None) ->
             label=prefix + rest,
             provider=provider,
             free=True,
+            counts=counts,
+            wants="" if counts is None else COUNTING,
         )
     if family == "openai" and (state := _STATE.match(rest)):
         return Endpoint(
@@ -162,16 +185,20 @@ def _gemini(
 ) -> Endpoint:
     method = match["method"]
     streams = method == "streamGenerateContent"
+    counts = COUNTS.get(("gemini", method))
+    wire_format = GEMINI_METHODS[method]
     return Endpoint(
         family="gemini",
-        format=GEMINI_METHODS[method],
+        format=wire_format,
         path=rest,
         label=f"{prefix}models/{{model}}:{method}",
         provider=provider,
         model=unquote(match["model"]),
         streams=streams,
         array=streams and "alt=sse" not in query,
-        free=method == "countTokens",
+        free=counts is not None,
+        counts=counts,
+        wants=wire_format if counts is None else COUNTING,
     )
 
 

@@ -22,16 +22,19 @@ from gateway.proxy.passthrough import Drained, Relay, stage_of
 from gateway.proxy.routing import Target
 from gateway.proxy.server import Downstream, head
 from gateway.wire.neutral import Metered
-from gateway.wire.translate import Translation
 
 if TYPE_CHECKING:
+    from gateway.proxy.counting import Instead
     from gateway.proxy.services import Caller, Services
+    from gateway.proxy.translated import Foreign
 
 Verdict = Literal["done", "again", "rekey", "next"]
 """How an attempt ended: the client was answered; repeat it on a fresh connection, or with another
 of the provider's keys; try the next target."""
 
 _RETRYABLE = frozenset((408, 429))
+_UNKNOWN = frozenset((404, 405))
+"""What a server says that does not know a path, or the model on it."""
 KEY_REFUSED = frozenset((401, 403, 429))
 
 
@@ -41,7 +44,7 @@ class Exchange:
     __slots__ = (
         "_attempt_at", "_drain_timer", "_gone", "_own_from", "_own_s", "_relay", "answer_status",
         "attempts", "bodyless", "bodyless_length", "caller", "claim", "connect_s", "connection",
-        "content_length", "down", "endpoint", "first_byte_at", "hurried", "id", "key",
+        "content_length", "down", "endpoint", "first_byte_at", "hurried", "id", "instead", "key",
         "keys_tried", "model", "more", "opening", "probe", "ready_at", "secret", "sent_at",
         "services", "settled", "size", "started_at", "stream", "strip_usage", "target", "ticket",
         "translation", "uploading", "upstream_request_id", "watcher",
@@ -55,10 +58,8 @@ class Exchange:
         self.endpoint = endpoint
         self.caller = caller
         self.id = services.new_id()
-        self.started_at = services.time()
-        self.ready_at = self.started_at
-        self.sent_at = 0.0
-        self.first_byte_at = 0.0
+        self.started_at = self.ready_at = services.time()
+        self.sent_at = self.first_byte_at = 0.0
         self.connect_s: float | None = None
         self.opening: Opening | None = None
         self.model, self.stream, self.size = endpoint.model or "", False, 0
@@ -67,8 +68,10 @@ class Exchange:
         self.key: PoolKey | None = None
         """The provider's key in use, where the gateway's own are."""
         self.keys_tried = 0
-        self.translation: Translation | None = None
+        self.translation: Foreign | None = None
         """Set for an attempt whose target speaks another format than the caller."""
+        self.instead: Instead | None = None
+        """What may be answered where no target gives an answer."""
         self.hurried = False
         """Whether the attempt was given less time than its target's own limit."""
         self.probe: Probe | None = None
@@ -244,13 +247,23 @@ class Exchange:
         """An answer has begun: relay it, or give up this attempt."""
         self.first_byte_at = self.services.time()
         self.answer_status = status
+        if status >= 400 and self._turned_down(status, lines):
+            return
+        own = self.caller.key is not None
+        answer = headers.answer(lines, self.secret, limited=own)
+        self.relay_with(relaying.choose(self, status, answer))
+
+    def _turned_down(self, status: int, lines: Lines) -> bool:
+        """Whether an error answer ends the attempt, instead of being passed on."""
         own = self.caller.key is not None
         if own and status in KEY_REFUSED and self._rekeyed(status, lines):
-            return
+            return True
         failed = status >= 500 or status in _RETRYABLE or (own and status in (401, 403))
-        if failed and (self.more or self._others_failed()):
+        if self.instead is not None and status in _UNKNOWN:
+            failed, self.more = True, False  # what stands in is for this target, not for the next
+        if failed and (self.more or self.instead is not None or self._others_failed()):
             self._given_up("upstream_status", status)
-            return
+            return True
         if own and status in (401, 403):
             # The operator's key is at fault, not the caller's; the text may quote that key.
             self._drop_connection()
@@ -261,9 +274,8 @@ class Exchange:
                 f"Provider {self.target.provider.name} refused the gateway's credentials",
                 "upstream_status",
             )
-            return
-        answer = headers.answer(lines, self.secret, limited=own)
-        self.relay_with(relaying.choose(self, status, answer))
+            return True
+        return False
 
     def _rekeyed(self, status: int, lines: Lines) -> bool:
         """The provider refused the key in use: whether another one of its keys takes over."""
@@ -350,15 +362,9 @@ class Exchange:
         return any((one.provider, one.model) != name for one in self.attempts)
 
     def answer_here(self, body: bytes, lines: bytes) -> None:
-        """Answer without any upstream; costs nothing."""
-        lines += b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
-        out = head(200, lines + self.own_lines()) + b"\r\n" + body
-
-        def durable() -> None:
-            self.down.write(out)
-            self.finished()
-
-        self._settle("no_answer", None, "succeeded", 200, None, durable)
+        """Answer without any upstream; costs nothing. Whoever was tried has not answered."""
+        self.target = self.upstream_request_id = None
+        self._answer(200, body, lines, None)
 
     def give_up(self, error: GatewayError) -> None:
         """No time is left for the attempt that was to begin: nothing is said of its target."""
@@ -405,19 +411,17 @@ class Exchange:
 
     def streamed(self, metered: Metered, durable: Callable[[], None]) -> None:
         """A stream came to its end: its own terminal, an error of its own, or just the end."""
-        status = self.answer_status
-        if metered.fault is not None:
-            failure = Failure("upstream_stream", metered.fault.type or "error",
-                              metered.fault.message)  # fmt: skip
-            self._attempted("upstream_stream", status)
-            self._settle("upstream_broke", metered, "failed", status, failure, durable)
+        status, fault = self.answer_status, metered.fault
+        if fault is not None:
+            failure = Failure("upstream_stream", fault.type or "error", fault.message)
         elif not metered.complete and self.endpoint.metered:
             failure = Failure("upstream_stream", "truncated", "The stream ended without its end")
-            self._attempted("upstream_stream", status)
-            self._settle("upstream_broke", metered, "failed", status, failure, durable)
         else:
             self._attempted("succeeded", status)
             self._settle("complete", metered, *self._ending(status), durable)
+            return
+        self._attempted("upstream_stream", status)
+        self._settle("upstream_broke", metered, "failed", status, failure, durable)
 
     def _ending(self, status: int) -> tuple[Status, int, Failure | None]:
         """A complete answer: "cancelled" still where the client did not stay for it (drain)."""
@@ -483,9 +487,8 @@ class Exchange:
             self.connection = None
 
     def _attempted(self, outcome: str, status: int | None) -> None:
-        assert self.target is not None
-        now = self.services.time()
-        target = self.target
+        target, now = self.target, self.services.time()
+        assert target is not None
         self.attempts.append(
             Attempt(target.provider.name, target.model, outcome, status,
                     (now - self._attempt_at) * 1000)
@@ -504,20 +507,28 @@ class Exchange:
 
     def _fail(self, error: GatewayError) -> None:
         """Settle as failed and answer with an error in the caller's format."""
-        body = errors.body(error, self.endpoint.family, self.id)
+        if self.instead is not None and (found := self.instead(error)) is not None:
+            self.answer_here(*found)
+            return
         if not self.down.body_read:
             self.down.keep_alive = False  # the rest of its body would be read as a request
-        lines = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        body = errors.body(error, self.endpoint.family, self.id)
+        told = Failure(error.stage, error.code, error.message)
+        self._answer(error.status, body, errors.headers(error), told)
+
+    def _answer(self, status: int, body: bytes, lines: bytes, failure: Failure | None) -> None:
+        """Settle without an upstream's answer, and give one of the gateway's own, in JSON."""
+        lines = b"content-type: application/json\r\ncontent-length: %d\r\n%b" % (len(body), lines)
         if self.bodyless:
             body = b""  # after HEAD it would be read as the next answer
-        out = head(error.status, lines + errors.headers(error) + self.own_lines()) + b"\r\n" + body
+        out = head(status, lines + self.own_lines()) + b"\r\n" + body
 
         def durable() -> None:
             self.down.write(out)
             self.finished()
 
-        failure = Failure(error.stage, error.code, error.message)
-        self._settle("no_answer", None, "failed", error.status, failure, durable)
+        told: Status = "succeeded" if failure is None else "failed"
+        self._settle("no_answer", None, told, status, failure, durable)
 
     def _settle(
         self,

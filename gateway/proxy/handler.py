@@ -251,16 +251,8 @@ class Proxy:
         if encoding is not None and body:
             body = await content.decode(body, encoding, server.max_body_bytes)
         exchange.ready_at = self.services.time()
-        try:
-            plan = await self.admission.plan(exchange, inbound, query, body)
-        except GatewayError as error:
-            counted = counting.format_of(exchange.endpoint)
-            if counted is None or error.code != "unsupported_parameter":
-                raise
-            estimate = counting.estimated(body, exchange.endpoint, counted)
-            exchange.answer_here(estimate, counting.ESTIMATED)
-            await settled(exchange)
-            return
+        plan = await self.admission.plan(exchange, inbound, query, body)
+        exchange.instead = counting.instead(exchange, plan)
         exchange.open()
         await self.sender.send(exchange, plan)
 

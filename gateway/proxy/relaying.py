@@ -5,7 +5,6 @@ Called by the exchange when an answer's head is in.
 
 from typing import TYPE_CHECKING
 
-from gateway.proxy import translated
 from gateway.proxy.headers import Answer
 from gateway.proxy.passthrough import Buffered, Raw, Relay, Streamed
 from gateway.proxy.server import head
@@ -23,7 +22,7 @@ def choose(exchange: "Exchange", status: int, answer: Answer) -> Relay:
     if answer.request_id is not None and not quotes:
         exchange.upstream_request_id = answer.request_id.decode("latin-1")
     if exchange.translation is not None:
-        return translated.choose(exchange, exchange.translation, status, answer)
+        return exchange.translation.relay(exchange, status, answer)
     lines = head(status, answer.lines + exchange.own_lines())
     endpoint = exchange.endpoint
     encoded = answer.content_encoding is not None

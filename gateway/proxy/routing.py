@@ -19,6 +19,7 @@ from gateway.ledger.catalog import Catalog, Model
 from gateway.ledger.prices import Price, PriceOf
 from gateway.ledger.records import ModelSettings
 from gateway.proxy.breaker import Name
+from gateway.proxy.endpoints import COUNTING
 from gateway.proxy.overlay import Overlay
 from gateway.proxy.providers import Base, Provider
 from gateway.wire import registry
@@ -27,6 +28,22 @@ SPOKEN: dict[Family, str] = {
     "openai": "openai_chat", "anthropic": "anthropic_messages", "gemini": "gemini",
 }  # fmt: skip
 """What a provider of a family is asked in by callers of another format."""
+
+EMBEDDED: dict[Family, str] = {"openai": "openai_embeddings", "gemini": "gemini_embeddings"}
+"""The same for embeddings; Anthropic makes none."""
+
+COUNTED: dict[Family, str] = {
+    "openai": "openai_responses", "anthropic": "anthropic_messages", "gemini": "gemini",
+}  # fmt: skip
+"""By whose counter a provider of a family counts tokens for callers of another format."""
+
+ESTIMATED = "estimated"
+"""What a target that counts for nobody `speaks` where a count is wanted: it is not asked."""
+
+_ASKED_IN: dict[str, dict[Family, str]] = {
+    **dict.fromkeys(registry.DIALECTS, SPOKEN), **dict.fromkeys(EMBEDDED.values(), EMBEDDED),
+    COUNTING: COUNTED,
+}  # fmt: skip
 
 CACHE_MAX = 4096
 """Routes remembered; model names come from clients, so the memory must have an end."""
@@ -44,7 +61,8 @@ class Target(msgspec.Struct, frozen=True):
     base: Base
     model: str
     speaks: str | None = None
-    """The wire format that the provider is asked in, where it is not the caller's own."""
+    """The wire format that the provider is asked in, where it is not the caller's own; or
+    `ESTIMATED`."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -95,22 +113,23 @@ class Router:
         self._routes: dict[tuple[str, Family, str | None, str], Route] = {}
         self._own: dict[tuple[str, Family, str | None], Route] = {}
 
-    def route(self, model: str, family: Family, named: str | None, wire_format: str = "") -> Route:
+    def route(self, model: str, family: Family, named: str | None, wanted: str = "") -> Route:
         """Targets for a gateway key; `named` is the provider that the path names.
 
-        A provider that does not speak the caller's `family` is a target where what is asked
-        (`wire_format`) can be translated.
+        A provider that does not speak the caller's `family` is a target where what is `wanted`
+        (`Endpoint.wants`) can be translated. Where a count is wanted every provider is one, so that
+        the order is that of the calls themselves; one that does not count `speaks` `ESTIMATED`.
 
         Raises `GatewayError`: `unknown_model_pricing` (nothing serves the name, or no price is
         known: never free), `unsupported_parameter` (only providers of another format serve it),
         `not_found` (every target is disabled), `no_active_api_keys`.
         """
-        key = (model, family, named, wire_format)
+        key = (model, family, named, wanted)
         route = self._routes.get(key)
         if route is None:
             if len(self._routes) >= CACHE_MAX:
                 self._routes.clear()
-            route = self._routes[key] = self._resolve(model, family, named, wire_format)
+            route = self._routes[key] = self._resolve(model, family, named, wanted)
         return route
 
     def own(self, model: str, family: Family, named: str | None) -> Route:
@@ -173,14 +192,14 @@ class Router:
 
     # -- gateway keys --------------------------------------------------------------------------
 
-    def _resolve(self, model: str, family: Family, named: str | None, wire_format: str) -> Route:
+    def _resolve(self, model: str, family: Family, named: str | None, wanted: str) -> Route:
         found = self._candidates(model, named)
         if not found.candidates:
             raise _unpriced(model)
         spoken = [
             (target, weight)
             for provider, name, weight in found.candidates
-            if (target := _target(provider, name, family, wire_format)) is not None
+            if (target := _target(provider, name, family, wanted)) is not None
         ]
         if not spoken:
             raise GatewayError(
@@ -269,15 +288,20 @@ class Router:
         return Target(provider, base, model)
 
 
-def _target(provider: Provider, model: str, family: Family, wire_format: str) -> Target | None:
+def _target(provider: Provider, model: str, family: Family, wanted: str) -> Target | None:
     """A provider as a target: in the caller's format, or in one that it is translated to."""
     base = provider.bases.get(family)
-    if base is not None and (wire_format != "openai_responses" or provider.responses):
+    counting = wanted == COUNTING
+    # The counter of OpenAI's family is a part of its Responses API.
+    responses = wanted == "openai_responses" or (counting and family == "openai")
+    if base is not None and (provider.responses or not responses):
         return Target(provider, base, model)
-    if wire_format in registry.DIALECTS:
-        for other, found in provider.bases.items():
-            if SPOKEN[other] in registry.DIALECTS:
-                return Target(provider, found, model, SPOKEN[other])
+    asked_in = _ASKED_IN.get(wanted, {})
+    for other, found in provider.bases.items():
+        if other in asked_in and (provider.responses or asked_in[other] != "openai_responses"):
+            return Target(provider, found, model, asked_in[other])
+    if counting:
+        return Target(provider, next(iter(provider.bases.values())), model, ESTIMATED)
     return None if base is None else Target(provider, base, model)
 
 

@@ -6,13 +6,13 @@ import msgspec
 
 from gateway.errors import GatewayError
 from gateway.ledger.records import User
-from gateway.proxy import headers, translated
+from gateway.proxy import counting, headers, translated, translated_embeddings
 from gateway.proxy.admission import BODYLESS_METHODS, Plan
 from gateway.proxy.connection import Broken, UpstreamConnection
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.exchange import Exchange, Verdict
 from gateway.proxy.headers import Inbound
-from gateway.proxy.routing import Target
+from gateway.proxy.routing import EMBEDDED, Target
 from gateway.proxy.server import Downstream
 from gateway.proxy.services import Caller, Services
 from gateway.wire import envelope
@@ -77,6 +77,10 @@ class Sender:
             while True:
                 try:
                     data = self.request(exchange, plan, target)
+                except counting.Uncountable:
+                    exchange.answer_here(*counting.estimated(plan.body, exchange.endpoint))
+                    await settled(exchange)
+                    return
                 except GatewayError as error:  # this target's format cannot express it
                     exchange.passed_over(target, error, more=more)
                     verdict = "next"
@@ -166,7 +170,7 @@ class Sender:
     ) -> bytes:
         """The request as this target gets it, head and body in one piece for one write."""
         if target.speaks is not None:
-            return translated.request(exchange, plan, target)
+            return _translated(exchange, plan, target)
         exchange.translation = None
         body, seen = plan.body, plan.envelope
         endpoint = exchange.endpoint
@@ -276,6 +280,16 @@ class Sender:
         if chunked:
             connection.write(b"0\r\n\r\n")
         connection.request_done = True
+
+
+def _translated(exchange: Exchange, plan: Plan, target: Target) -> bytes:
+    """The request as a target of another format gets it."""
+    endpoint = exchange.endpoint
+    if endpoint.counts is not None:
+        return counting.request(exchange, plan, target)
+    if endpoint.format in EMBEDDED.values():
+        return translated_embeddings.request(exchange, plan, target)
+    return translated.request(exchange, plan, target)
 
 
 def _max_tokens_key(endpoint: Endpoint, target: Target) -> str | None:

@@ -4,11 +4,14 @@ The relays are those of `passthrough.py` with a reader and a writer inside: a st
 event by event as it comes (`TranslatedStream` over `wire.translate.TranslatingTap`), anything else
 is kept whole and translated at its end (`TranslatedBody`). What the upstream says of an error
 becomes one of the caller's format, with its status; a stream that ends without its end, cleanly
-or not, is an error to the caller and never a normal stop. Used by the sender (`request`) and
-`relaying.py` (`choose`).
+or not, is an error to the caller and never a normal stop. The sender asks for a `request`, which
+leaves the `Foreign` call on its exchange; `relaying.py` asks that for the relay of its answer.
+
+Conversations are here; `translated_embeddings.py` and `counting.py` have the other calls.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -23,7 +26,8 @@ from gateway.proxy.routing import Target
 from gateway.proxy.server import head
 from gateway.wire import registry
 from gateway.wire.conversation import AnswerError
-from gateway.wire.format import Asked, Toward
+from gateway.wire.format import Asked, BodyTap, Toward
+from gateway.wire.neutral import Metered
 from gateway.wire.translate import TranslatingTap, Translation
 
 if TYPE_CHECKING:
@@ -39,17 +43,61 @@ _PATHS = {
     "openai_responses": "responses",
     "anthropic_messages": "messages",
 }
+_FAMILIES: dict[str, Family] = {
+    "openai_chat": "openai",
+    "openai_responses": "openai",
+    "openai_embeddings": "openai",
+    "anthropic_messages": "anthropic",
+    "gemini": "gemini",
+    "gemini_embeddings": "gemini",
+}
 _FIXED_LINES = {"anthropic_messages": b"anthropic-version: 2023-06-01\r\n"}
 _JSON = b"Content-Type: application/json\r\nAccept-Encoding: identity\r\n"
 
 
-def request(exchange: "Exchange", plan: "Plan", target: Target) -> bytes:
-    """The request as a target of another format gets it; sets the exchange's translation.
+class Foreign(Protocol):
+    """One call to a target of another format, as its exchange keeps it."""
 
-    Of the caller's own header fields nothing goes along but the user agent: the others belong to
-    the caller's format. Raises `GatewayError` where it cannot be said in the target's format.
+    def relay(self, exchange: "Exchange", status: int, answer: Answer) -> Relay:
+        """The relay for the answer."""
+        ...
+
+
+class Whole(Protocol):
+    """What a `TranslatedBody` is told of its call.
+
+    `ignored` are the caller's fields that were left out, `told` header lines of the answer, known
+    once it is made. `streams` says that the answer is made as a stream, in one piece.
     """
-    services, endpoint, claim = exchange.services, exchange.endpoint, exchange.claim
+
+    @property
+    def ignored(self) -> Sequence[str]: ...
+
+    @property
+    def told(self) -> bytes: ...
+
+    @property
+    def streams(self) -> bool: ...
+
+    def tap(self) -> BodyTap | None:
+        """The meter of the upstream's format; None where there is nothing to be metered."""
+        ...
+
+    def read_error(self, status: int, body: bytes) -> AnswerError:
+        """What an error answer of the upstream says."""
+        ...
+
+    def answer(self, body: bytes, metered: Metered | None) -> bytes | AnswerError | None:
+        """The answer in the caller's format; the error it tells of; None: it is none."""
+        ...
+
+
+def request(exchange: "Exchange", plan: "Plan", target: Target) -> bytes:
+    """A conversation as a target of another format gets it; leaves its call on the exchange.
+
+    Raises `GatewayError` where it cannot be said in the target's format.
+    """
+    endpoint, claim = exchange.endpoint, exchange.claim
     assert target.speaks is not None
     caller, upstream = registry.dialect(endpoint.format), registry.dialect(target.speaks)
     if plan.request is None:
@@ -58,17 +106,44 @@ def request(exchange: "Exchange", plan: "Plan", target: Target) -> bytes:
     wanted = plan.request
     if claim is not None and claim.max_output_tokens is not None:
         wanted = msgspec.structs.replace(wanted, max_output_tokens=claim.max_output_tokens)
-    translation = exchange.translation = Translation(caller, upstream, wanted)
-    known = services.router.known(target)
-    longest = None if known is None else known.max_output_tokens
-    body = translation.body(Toward(target.model, target.provider.catalog_name, longest))
+    translation = Translation(caller, upstream, wanted)
+    body = translation.body(toward(exchange, target))
+    exchange.translation = Conversation(translation)
     if target.speaks == "gemini":
-        method = "streamGenerateContent?alt=sse" if wanted.stream else "generateContent"
-        path = f"models/{quote(target.model, safe='')}:{method}"
+        path = gemini_path(
+            target, "streamGenerateContent?alt=sse" if wanted.stream else "generateContent"
+        )
     else:
         path = _PATHS[target.speaks]
-    family = _FAMILIES[target.speaks]
+    return outgoing(exchange, plan, target, path, body)
+
+
+def family_of(wire_format: str) -> Family:
+    """Whose credentials and errors go with a format that a target speaks."""
+    return _FAMILIES[wire_format]
+
+
+def toward(exchange: "Exchange", target: Target) -> Toward:
+    """The model that a request to a target is written for."""
+    known = exchange.services.router.known(target)
+    longest = None if known is None else known.max_output_tokens
+    return Toward(target.model, target.provider.catalog_name, longest)
+
+
+def gemini_path(target: Target, method: str) -> str:
+    """The path of a method of Gemini's, relative to the base URL."""
+    return f"models/{quote(target.model, safe='')}:{method}"
+
+
+def outgoing(exchange: "Exchange", plan: "Plan", target: Target, path: str, body: bytes) -> bytes:
+    """A request to a target in the format that it speaks, head and body in one piece.
+
+    Of the caller's own header fields nothing goes along but the user agent: the others belong to
+    the caller's format.
+    """
+    assert target.speaks is not None
     key = exchange.key
+    family = family_of(target.speaks)
     credential = b"" if key is None else headers.provider_credential(family, key.text)
     agent = plan.inbound.notes.get(b"user-agent")
     if agent is not None:
@@ -79,30 +154,48 @@ def request(exchange: "Exchange", plan: "Plan", target: Target) -> bytes:
     )  # fmt: skip
 
 
-_FAMILIES: dict[str, Family] = {
-    "openai_chat": "openai",
-    "openai_responses": "openai",
-    "anthropic_messages": "anthropic",
-    "gemini": "gemini",
-}
+class Conversation:
+    """A call of one chat format to a target of another; see `Foreign` and `Whole`."""
 
+    __slots__ = ("_asked", "_translation", "ignored", "streams")
 
-def choose(exchange: "Exchange", translation: Translation, status: int, answer: Answer) -> Relay:
-    """The relay for an answer that is to be translated."""
-    asked = Asked(
-        translation.request, exchange.model, exchange.id, exchange.opened().created_ms // 1000,
-        exchange.endpoint.array,
-    )  # fmt: skip
-    streamed = answer.content_type == b"text/event-stream" and answer.content_encoding is None
-    if status < 300 and streamed and translation.request.stream:
-        lines = _head(exchange, translation, 200, stream=True)
-        return TranslatedStream(exchange, lines, translation.tap(asked))
-    retry = retry_lines(answer.lines) if status >= 300 else b""
-    return TranslatedBody(exchange, translation, asked, status, retry)
+    told = b""
+
+    def __init__(self, translation: Translation) -> None:
+        self._translation = translation
+        self.ignored: Sequence[str] = translation.ignored
+        self.streams = translation.request.stream
+
+    def relay(self, exchange: "Exchange", status: int, answer: Answer) -> Relay:
+        """See `Foreign.relay`."""
+        translation = self._translation
+        self._asked = asked = Asked(
+            translation.request, exchange.model, exchange.id, exchange.opened().created_ms // 1000,
+            exchange.endpoint.array,
+        )  # fmt: skip
+        streamed = answer.content_type == b"text/event-stream" and answer.content_encoding is None
+        if status < 300 and streamed and self.streams:
+            lines = _head(exchange, self, 200, stream=True)
+            return TranslatedStream(exchange, lines, translation.tap(asked))
+        return TranslatedBody(exchange, self, status, answer)
+
+    def tap(self) -> BodyTap:
+        """See `Whole.tap`."""
+        return registry.body_tap(self._translation.upstream.name)
+
+    def read_error(self, status: int, body: bytes) -> AnswerError:
+        """See `Whole.read_error`."""
+        return self._translation.upstream.read_error(status, body)
+
+    def answer(self, body: bytes, metered: Metered | None) -> bytes | AnswerError | None:
+        """See `Whole.answer`."""
+        translation = self._translation
+        translate = translation.streamed_answer if self.streams else translation.answer
+        return translate(body, self._asked)
 
 
 def _head(
-    exchange: "Exchange", translation: Translation, status: int, *, stream: bool, more: bytes = b""
+    exchange: "Exchange", call: Whole, status: int, *, stream: bool, more: bytes = b""
 ) -> bytes:
     kind = b"application/json"
     if stream and not exchange.endpoint.array:
@@ -110,8 +203,8 @@ def _head(
         more += b"Cache-Control: no-cache\r\n"
     if stream:
         more += b"X-Accel-Buffering: no\r\n"
-    if translation.ignored:
-        names = ", ".join(translation.ignored)[:IGNORED_CHARS_MAX]
+    if call.ignored:
+        names = ", ".join(call.ignored)[:IGNORED_CHARS_MAX]
         told = names.encode("ascii", "replace").replace(b"\r", b"?").replace(b"\n", b"?")
         more += b"X-Gateway-Ignored: %b\r\n" % told
     if exchange.upstream_request_id is not None:
@@ -156,36 +249,28 @@ class TranslatedStream(Streamed):
 class TranslatedBody(Buffered):
     """Anything but a stream: kept whole, translated at its end."""
 
-    __slots__ = ("_asked", "_retry", "_status", "_translation")
+    __slots__ = ("_call", "_retry", "_status")
 
-    def __init__(
-        self,
-        exchange: "Exchange",
-        translation: Translation,
-        asked: Asked,
-        status: int,
-        retry: bytes,
-    ) -> None:
-        super().__init__(exchange, b"", registry.body_tap(translation.upstream.name))
-        self._translation = translation
-        self._asked = asked
+    def __init__(self, exchange: "Exchange", call: Whole, status: int, answer: Answer) -> None:
+        super().__init__(exchange, b"", call.tap())
+        self._call = call
         self._status = status
-        self._retry = retry
+        self._retry = retry_lines(answer.lines) if status >= 300 else b""
 
     def _overflow(self) -> None:
         """Kept whole however long: the exchange bounds it."""
 
     def end(self) -> None:
         body = b"".join(self._pieces)
+        call = self._call
         if self._status >= 300:
-            self._fail(self._translation.upstream.read_error(self._status, body), self._status)
+            self._fail(call.read_error(self._status, body), self._status)
             return
-        assert self._tap is not None
-        self._tap.feed(body)
-        translation, asked = self._translation, self._asked
-        stream = translation.request.stream
-        translate = translation.streamed_answer if stream else translation.answer
-        out = translate(body, asked)
+        metered = None
+        if self._tap is not None:
+            self._tap.feed(body)
+            metered = self._tap.metered()
+        out = call.answer(body, metered)
         if out is None:
             self.exchange.refuse_answer(
                 "bad_upstream_response",
@@ -196,10 +281,10 @@ class TranslatedBody(Buffered):
         if isinstance(out, AnswerError):
             self._refused(out)
             return
-        self._head = _head(self.exchange, translation, 200, stream=stream)
+        self._head = _head(self.exchange, call, 200, stream=call.streams, more=call.told)
         self._pieces = [out]
         self.settled = True
-        self.exchange.answered(self._tap.metered(), self._durable)
+        self.exchange.answered(metered, self._durable)
 
     def _refused(self, error: AnswerError) -> None:
         """200, and yet no answer: a blocked prompt, a failed response."""
@@ -212,7 +297,7 @@ class TranslatedBody(Buffered):
         """An error answer, in the caller's format and with its status."""
         exchange = self.exchange
         shown = errors.foreign_status(status, exchange.endpoint.family)
-        self._head = _head(exchange, self._translation, shown, stream=False, more=self._retry)
+        self._head = _head(exchange, self._call, shown, stream=False, more=self._retry)
         self._pieces = [errors.foreign(shown, error, exchange.endpoint.family, exchange.id)]
         self.settled = True
         exchange.answered(None, self._durable)
