@@ -52,7 +52,8 @@ class ToolResult(msgspec.Struct, frozen=True):
 class Ask(msgspec.Struct, frozen=True):
     """One request, in no format: what the answer depends on.
 
-    `prompt` is the whole input as tokens. `only` narrows `tools` to those that may be called;
+    `prompt` is the whole input as tokens. `seen` are sentences about the pictures of the last turn
+    (`images.sentence`). `only` narrows `tools` to those that may be called;
     `choice` says whether one may, must or must not be. `schema` asks for JSON of that schema,
     `json_object` for any. `thinking_tokens` is 0 where the model is not to think. `length` is the
     exact length of the text (the `tokens` switch). `variant` tells the answers of `n > 1` apart.
@@ -61,6 +62,7 @@ class Ask(msgspec.Struct, frozen=True):
     prompt: tuple[str, ...]
     user_text: str = ""
     results: tuple[ToolResult, ...] = ()
+    seen: tuple[str, ...] = ()
     tools: tuple[Tool, ...] = ()
     choice: Choice = "auto"
     only: tuple[str, ...] = ()
@@ -175,14 +177,11 @@ def _text(ask: Ask, rng: random.Random) -> str:
 
 
 def _opening(ask: Ask) -> str:
-    if ask.results:
-        said = (
-            f'The tool {result.name} answered: "{_head(result.text)}".' for result in ask.results
-        )
-        return " ".join(said)
-    if ask.user_text:
-        return f'You said: "{_head(ask.user_text)}".'
-    return "Hello from the demo model."
+    said = [f'The tool {result.name} answered: "{_head(result.text)}".' for result in ask.results]
+    if not said and ask.user_text:
+        said.append(f'You said: "{_head(ask.user_text)}".')
+    said += ask.seen
+    return " ".join(said) or "Hello from the demo model."
 
 
 def _head(text: str) -> str:

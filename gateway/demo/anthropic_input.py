@@ -5,25 +5,22 @@ Shared by creating a message and counting its tokens, so that the two agree. Eve
 real API does, unless an `anthropic-beta` header is sent. Used by `anthropic_messages.py`.
 """
 
-import base64
-import hashlib
+import re
 from typing import Any
 
 import msgspec
 import orjson
 
 from gateway.demo import tokens
-from gateway.demo.answer import Ask, Choice, Tool, ToolResult
+from gateway.demo.answer import Ask, Choice, Tool
+from gateway.demo.anthropic_blocks import Body, Prompt, bare, blocks_of, fault, read_blocks
 from gateway.demo.reply import Refusal
+from gateway.demo.strictness import anthropic_output, unsound
 from gateway.demo.switches import Switches
-from gateway.demo.tokens import Lifetime, Mark
+from gateway.demo.tokens import Mark
 
-IMAGE_TOKENS = 258
-DOCUMENT_TOKENS = 500
 THINKING_TOKENS_MAX = 48
 """A demo model thinks briefly, however large its budget."""
-
-Body = dict[str, Any]
 
 _FIELDS = frozenset(
     {
@@ -35,33 +32,17 @@ _FIELDS = frozenset(
 )  # fmt: skip
 
 
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_GENERATION = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")
+_EFFORTS = ("low", "medium", "high", "xhigh", "max")
+
+
 class Reading(msgspec.Struct):
     """A request read: the question, and where its cache points are."""
 
     ask: Ask
     marks: list[Mark]
-
-
-class _Prompt(msgspec.Struct):
-    """The prompt gathered in the order the cache sees it: tools, system, messages."""
-
-    pieces: list[str] = []
-    marks: list[Mark] = []
-    user_text: str = ""
-    results: list[ToolResult] = []
-    call_names: dict[str, str] = {}
-
-    def mark(self, holder: Body) -> None:
-        """Note a cache point after what was added last, if `holder` carries one."""
-        control = holder.get("cache_control")
-        if isinstance(control, dict):
-            lifetime: Lifetime = "1h" if control.get("ttl") == "1h" else "5m"
-            self.marks.append(Mark(len(self.pieces), lifetime))
-
-
-def fault(path: str, message: str) -> Refusal:
-    """A 400 that names the field, as the API words it."""
-    return Refusal(400, f"{path}: {message}")
+    shows_thoughts: bool
 
 
 def read(body: Body, switches: Switches, *, counting: bool, beta: bool) -> Reading:
@@ -71,18 +52,20 @@ def read(body: Body, switches: Switches, *, counting: bool, beta: bool) -> Readi
             if name not in _FIELDS:
                 raise fault(name, "Extra inputs are not permitted")
     max_tokens = _read_max_tokens(body, counting=counting)
-    prompt = _Prompt()
+    prompt = Prompt(beta=beta)
     tools = _read_tools(body, prompt)
     _read_system(body.get("system"), prompt)
     _read_messages(body, prompt)
     prompt.mark(body)
     choice, only, parallel = _read_choice(body, tools)
     thinking = _read_thinking(body, max_tokens, forced=choice == "required")
+    _check_effort(body)
     _check_sampling(body, thinking=thinking > 0)
     ask = Ask(
         prompt=tuple(prompt.pieces),
         user_text=prompt.user_text,
         results=tuple(prompt.results),
+        seen=tuple(prompt.seen),
         tools=tuple(tools),
         choice=choice,
         only=only,
@@ -93,15 +76,7 @@ def read(body: Body, switches: Switches, *, counting: bool, beta: bool) -> Readi
         thinking_tokens=thinking,
         length=switches.tokens,
     )
-    return Reading(ask, prompt.marks)
-
-
-def sign(thinking: str) -> str:
-    """The signature of a thinking block: the API takes a block back only with its own."""
-    digest = hashlib.blake2b(
-        thinking.encode("utf-8", "surrogatepass"), digest_size=48, key=b"demo thinking"
-    )
-    return base64.b64encode(b"demo" + digest.digest()).decode()
+    return Reading(ask, prompt.marks, shows_thoughts=thinking > 0 and _is_shown(body))
 
 
 def _read_max_tokens(body: Body, *, counting: bool) -> int | None:
@@ -117,7 +92,7 @@ def _read_max_tokens(body: Body, *, counting: bool) -> int | None:
     return value
 
 
-def _read_tools(body: Body, prompt: _Prompt) -> list[Tool]:
+def _read_tools(body: Body, prompt: Prompt) -> list[Tool]:
     tools = []
     for index, tool in enumerate(_list(body, "tools")):
         path = f"tools.{index}"
@@ -125,7 +100,10 @@ def _read_tools(body: Body, prompt: _Prompt) -> list[Tool]:
             raise fault(path, "Input should be a valid dictionary")
         if not isinstance(tool.get("name"), str):
             raise fault(f"{path}.name", "Field required")
-        prompt.pieces += tokens.split(orjson.dumps(_bare(tool)).decode())
+        if not _TOOL_NAME.fullmatch(tool["name"]):
+            pattern = "^[a-zA-Z0-9_-]{1,128}$"
+            raise fault(f"{path}.custom.name", f"String should match pattern '{pattern}'")
+        prompt.pieces += tokens.split(orjson.dumps(bare(tool)).decode())
         prompt.mark(tool)
         # Tools that the provider runs itself are accepted and never used.
         if tool.get("type", "custom") in (None, "custom"):
@@ -134,11 +112,14 @@ def _read_tools(body: Body, prompt: _Prompt) -> list[Tool]:
                 raise fault(f"{path}.custom.input_schema", "Field required")
             if schema.get("type") != "object":
                 raise fault(f"{path}.custom.input_schema.type", "Input should be 'object'")
+            if unsound(schema) is not None:
+                message = "JSON schema is invalid. It must match JSON Schema draft 2020-12"
+                raise fault(f"{path}.custom.input_schema", message)
             tools.append(Tool(tool["name"], schema))
     return tools
 
 
-def _read_system(system: Any, prompt: _Prompt) -> None:
+def _read_system(system: Any, prompt: Prompt) -> None:
     if system is None:
         return
     if isinstance(system, str):
@@ -154,7 +135,7 @@ def _read_system(system: Any, prompt: _Prompt) -> None:
         prompt.mark(block)
 
 
-def _read_messages(body: Body, prompt: _Prompt) -> None:
+def _read_messages(body: Body, prompt: Prompt) -> None:
     messages = body.get("messages")
     if messages is None:
         raise fault("messages", "Field required")
@@ -170,29 +151,16 @@ def _read_messages(body: Body, prompt: _Prompt) -> None:
         role = message.get("role")
         if role not in ("user", "assistant", "system"):
             raise fault(f"{path}.role", "Input should be 'user' or 'assistant'")
-        blocks = _blocks(message.get("content"), path)
+        blocks = blocks_of(message.get("content"), path)
         _check_answered(blocks, open_calls, path)
         open_calls = {str(block.get("id")) for block in blocks if block.get("type") == "tool_use"}
         prompt.pieces.append(f"<{role}>")
-        prompt.results = []
-        texts = _read_blocks(blocks, path, prompt)
+        prompt.results, prompt.seen = [], []
+        texts = read_blocks(blocks, path, str(role), prompt)
         if role == "user":
             prompt.user_text = "\n".join(texts)
     if open_calls:
         _check_answered([], open_calls, f"messages.{len(messages) - 1}")
-
-
-def _blocks(content: Any, path: str) -> list[Body]:
-    if content is None:
-        raise fault(f"{path}.content", "Field required")
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
-    if not isinstance(content, list):
-        raise fault(f"{path}.content", "Input should be a valid list")
-    for index, block in enumerate(content):
-        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
-            raise fault(f"{path}.content.{index}.type", "Field required")
-    return content
 
 
 def _check_answered(blocks: list[Body], open_calls: set[str], path: str) -> None:
@@ -205,54 +173,6 @@ def _check_answered(blocks: list[Body], open_calls: set[str], path: str) -> None
     if unasked:
         message = "unexpected `tool_use_id` found in `tool_result` blocks: "
         raise fault(f"{path}.content", message + ", ".join(unasked))
-
-
-def _read_blocks(blocks: list[Body], path: str, prompt: _Prompt) -> list[str]:
-    texts = []
-    for index, block in enumerate(blocks):
-        where = f"{path}.content.{index}"
-        kind = block["type"]
-        if kind == "text":
-            text = block.get("text")
-            if not isinstance(text, str):
-                raise fault(f"{where}.text.text", "Field required")
-            if not text:
-                raise fault(path, "text content blocks must be non-empty")
-            texts.append(text)
-            prompt.pieces += tokens.split(text)
-        elif kind == "tool_result":
-            _read_result(block, where, prompt)
-        elif kind == "tool_use":
-            prompt.call_names[str(block.get("id"))] = str(block.get("name"))
-            prompt.pieces += tokens.split(orjson.dumps(_bare(block)).decode())
-        elif kind == "thinking":
-            _check_thinking(block, where)
-            prompt.pieces += tokens.split(block["thinking"])
-        elif kind in {"image", "document"}:
-            weight = IMAGE_TOKENS if kind == "image" else DOCUMENT_TOKENS
-            payload = orjson.dumps(_bare(block)).decode()
-            prompt.pieces += tokens.media_tokens(payload, weight)
-        else:
-            prompt.pieces += tokens.split(orjson.dumps(_bare(block)).decode())
-        prompt.mark(block)
-    return texts
-
-
-def _read_result(block: Body, where: str, prompt: _Prompt) -> None:
-    content = block.get("content", "")
-    inner = _Prompt()
-    texts = _read_blocks(_blocks(content, where), where, inner) if content else []
-    prompt.pieces += ["<result>", *inner.pieces]
-    name = prompt.call_names.get(str(block.get("tool_use_id")), "")
-    prompt.results = [*prompt.results, ToolResult(name, "\n".join(texts))]
-
-
-def _check_thinking(block: Body, where: str) -> None:
-    thinking, signature = block.get("thinking"), block.get("signature")
-    if not isinstance(thinking, str):
-        raise fault(f"{where}.thinking.thinking", "Field required")
-    if signature != sign(thinking):
-        raise fault(where, "Invalid `signature` in `thinking` block")
 
 
 def _read_choice(body: Body, tools: list[Tool]) -> tuple[Choice, tuple[str, ...], bool]:
@@ -289,7 +209,9 @@ def _read_thinking(body: Body, max_tokens: int | None, *, forced: bool) -> int:
     if kind not in ("enabled", "adaptive"):
         message = f"Input tag '{kind}' found does not match any of the expected tags: "
         raise fault("thinking", message + "'disabled', 'enabled', 'adaptive'")
+    _check_mode(body, kind)
     if kind == "enabled":
+        _check_loop(body["messages"])
         budget = thinking.get("budget_tokens")
         if isinstance(budget, bool) or not isinstance(budget, int):
             raise fault("thinking.enabled.budget_tokens", "Field required")
@@ -301,6 +223,65 @@ def _read_thinking(body: Body, max_tokens: int | None, *, forced: bool) -> int:
     if forced:
         raise Refusal(400, "Thinking may not be enabled when tool_choice forces tool use.")
     return THINKING_TOKENS_MAX
+
+
+def _check_mode(body: Body, kind: str) -> None:
+    """Whether the model thinks in this way, by its name; other names think in any.
+
+    Source: platform.claude.com, "Adaptive thinking", "Supported models" (November 2026).
+    """
+    model, generation = _generation(body)
+    if generation is None:
+        return
+    if generation < (3, 7):
+        raise Refusal(400, f"'{model}' does not support thinking.")
+    if kind == "adaptive" and generation < (4, 6):
+        raise Refusal(400, "adaptive thinking is not supported on this model")
+    if kind == "enabled" and generation > (4, 6):
+        message = '"thinking.type.enabled" is not supported for this model. Use '
+        instead = (
+            '"thinking.type.adaptive" and "output_config.effort" to control thinking behavior.'
+        )
+        raise Refusal(400, message + instead)
+
+
+def _generation(body: Body) -> tuple[str, tuple[int, int] | None]:
+    """The model's name without switches, and its generation where it is a Claude."""
+    model = str(body.get("model")).partition("+")[0]
+    found = _GENERATION.search(model)
+    return model, (int(found[1]), int(found[2] or 0)) if found else None
+
+
+def _is_shown(body: Body) -> bool:
+    """Whether thoughts are shown; where it is not said, the newest models keep them."""
+    _, generation = _generation(body)
+    newest = generation is not None and generation > (4, 6)
+    display = body["thinking"].get("display") or ("omitted" if newest else "summarized")
+    return bool(display == "summarized")
+
+
+def _check_loop(messages: list[Body]) -> None:
+    """With a budget, a turn that goes on after tool results must begin with what was thought."""
+    if len(messages) < 2 or messages[-1]["role"] != "user":
+        return
+    last = blocks_of(messages[-1]["content"], "messages")
+    before = blocks_of(messages[-2]["content"], "messages")
+    answers = any(block["type"] == "tool_result" for block in last)
+    if answers and before and before[0]["type"] not in ("thinking", "redacted_thinking"):
+        message = (
+            f"Expected `thinking` or `redacted_thinking`, but found `{before[0]['type']}`. When "
+            "`thinking` is enabled, a final `assistant` message must start with a thinking block "
+            "(preceeding the lastmost set of `tool_use` and `tool_result` blocks)."
+        )
+        raise fault(f"messages.{len(messages) - 2}.content.0.type", message)
+
+
+def _check_effort(body: Body) -> None:
+    config = body.get("output_config")
+    effort = config.get("effort") if isinstance(config, dict) else None
+    if effort is not None and effort not in _EFFORTS:
+        known = "'low', 'medium', 'high', 'xhigh' or 'max'"
+        raise fault("output_config.effort", f"Input should be {known}")
 
 
 def _check_sampling(body: Body, *, thinking: bool) -> None:
@@ -327,6 +308,9 @@ def _read_schema(body: Body) -> dict[str, Any] | None:
     schema = wanted.get("schema")
     if not isinstance(schema, dict):
         raise fault("output_config.format.schema", "Field required")
+    wrong = unsound(schema) or anthropic_output(schema)
+    if wrong is not None:
+        raise fault("output_config.format.schema", wrong)
     return schema
 
 
@@ -347,8 +331,3 @@ def _list(body: Body, name: str) -> list[Any]:
     if not isinstance(value, list):
         raise fault(name, "Input should be a valid list")
     return value
-
-
-def _bare(holder: Body) -> Body:
-    """Without its cache point, which is no part of the prompt."""
-    return {key: value for key, value in holder.items() if key != "cache_control"}

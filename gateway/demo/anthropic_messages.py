@@ -11,10 +11,14 @@ from typing import Any
 import orjson
 
 from gateway.demo.answer import Answer, compose
-from gateway.demo.anthropic_input import Body, Reading, read, sign
+from gateway.demo.anthropic_blocks import Body
+from gateway.demo.anthropic_input import Reading, read
 from gateway.demo.reply import Refusal, Reply, error_object, json_reply, new_id
+from gateway.demo.seals import seal
 from gateway.demo.state import DemoState
 from gateway.demo.switches import Switches
+
+_Block = tuple[dict[str, Any], list[dict[str, Any]]]
 
 _STOP_REASONS = {
     "stop": "end_turn",
@@ -47,10 +51,10 @@ def create(
     if stream:
         return Reply(
             content_type="text/event-stream; charset=utf-8",
-            events=_events(message, answer, usage),
+            events=_events(message, _blocks(answer, shown=reading.shows_thoughts), answer, usage),
             fault=lambda after: [_fault(request_id)],
         )
-    message["content"] = _content(answer)
+    message["content"] = _content(answer, shown=reading.shows_thoughts)
     message |= _stop(answer)
     if usage is not None:
         message["usage"] = {**usage, "output_tokens": answer.output_tokens}
@@ -89,11 +93,12 @@ def _stop(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _content(answer: Answer) -> list[dict[str, Any]]:
+def _content(answer: Answer, *, shown: bool) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = []
     if answer.thinking:
         text = answer.thinking_text
-        content.append({"type": "thinking", "thinking": text, "signature": sign(text)})
+        thought = {"type": "thinking", "thinking": text if shown else "", "signature": seal(text)}
+        content.append(thought)
     if answer.text:
         content.append({"type": "text", "text": answer.plain_text})
     content += [
@@ -111,10 +116,11 @@ def _tool_use(name: str) -> dict[str, Any]:
     return {"type": "tool_use", "id": new_id("toolu_01", 22), "name": name, "input": {}}
 
 
-def _events(message: dict[str, Any], answer: Answer, usage: dict[str, Any] | None) -> list[bytes]:
+def _events(
+    message: dict[str, Any], blocks: list[_Block], answer: Answer, usage: dict[str, Any] | None
+) -> list[bytes]:
     opening = message if usage is None else {**message, "usage": usage}
     events = [_frame("message_start", message=opening)]
-    blocks = _blocks(answer)
     for index, (block, deltas) in enumerate(blocks):
         events.append(_frame("content_block_start", index=index, content_block=block))
         if index == 0:
@@ -134,12 +140,13 @@ def _events(message: dict[str, Any], answer: Answer, usage: dict[str, Any] | Non
     return events
 
 
-def _blocks(answer: Answer) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def _blocks(answer: Answer, *, shown: bool) -> list[_Block]:
     """Each block as it starts, with its deltas."""
-    blocks: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+    blocks: list[_Block] = []
     if answer.thinking:
-        deltas = [{"type": "thinking_delta", "thinking": piece} for piece in answer.thinking]
-        deltas.append({"type": "signature_delta", "signature": sign(answer.thinking_text)})
+        pieces = answer.thinking if shown else ()
+        deltas = [{"type": "thinking_delta", "thinking": piece} for piece in pieces]
+        deltas.append({"type": "signature_delta", "signature": seal(answer.thinking_text)})
         blocks.append(({"type": "thinking", "thinking": "", "signature": ""}, deltas))
     if answer.text:
         deltas = [{"type": "text_delta", "text": piece} for piece in answer.text]

@@ -16,9 +16,11 @@ import orjson
 from gateway.demo import tokens
 from gateway.demo.answer import Answer, compose
 from gateway.demo.embeddings import DIMENSIONS_MAX, vector
-from gateway.demo.gemini_input import Body, Reading, camel, content_text, invalid, read
-from gateway.demo.openai_responses import seal_text
+from gateway.demo.gemini_input import Reading, read
+from gateway.demo.gemini_names import invalid
+from gateway.demo.gemini_parts import Body, camel, content_text
 from gateway.demo.reply import Refusal, Reply, error_object, json_reply, new_id
+from gateway.demo.seals import seal
 from gateway.demo.state import DemoState
 from gateway.demo.switches import Switches
 
@@ -78,7 +80,7 @@ def stream(state: DemoState, model: str, body: Body, switches: Switches, *, sse:
 def count_tokens(state: DemoState, model: str, body: Body, switches: Switches) -> Reply:
     """Answer `:countTokens`: what generating would report as its prompt."""
     whole = camel(body).get("generateContentRequest")
-    reading = read(whole if isinstance(whole, dict) else body, switches)
+    reading = read(whole if isinstance(whole, dict) else body, model, switches)
     document = {
         "totalTokens": len(reading.ask.prompt),
         "promptTokensDetails": _modalities(reading),
@@ -140,7 +142,7 @@ def _embedding_usage(weight: int, switches: Switches) -> dict[str, Any]:
 
 
 def _generate(state: DemoState, model: str, body: Body, switches: Switches) -> Generation:
-    reading = read(body, switches)
+    reading = read(body, model, switches)
     answers = [
         compose(msgspec.structs.replace(reading.ask, variant=index))
         for index in range(reading.candidates)
@@ -157,7 +159,7 @@ def _parts(generation: Generation, answer: Answer) -> list[dict[str, Any]]:
     if answer.text:
         text: dict[str, Any] = {"text": answer.plain_text}
         if answer.thinking:
-            text["thoughtSignature"] = seal_text(answer.thinking_text)
+            text["thoughtSignature"] = seal(answer.thinking_text)
         parts.append(text)
     return parts + _call_parts(answer)
 
@@ -172,11 +174,12 @@ def _call_parts(answer: Answer) -> list[dict[str, Any]]:
         # Drawn from the answer, so that the same answer names its calls alike.
         seed = f"{index}:{call.name}:{call.arguments}".encode("utf-8", "surrogatepass")
         call_id = hashlib.blake2b(seed, digest_size=4).hexdigest()
-        part = {"functionCall": {"name": call.name, "args": arguments, "id": call_id}}
+        part: dict[str, Any] = {
+            "functionCall": {"name": call.name, "args": arguments, "id": call_id}
+        }
         if answer.thinking and not parts:
             # Of parallel calls only the first is signed.
-            # The part was taken for one of objects alone; its signature is text.
-            part["thoughtSignature"] = seal_text(answer.thinking_text)  # type: ignore[assignment]
+            part["thoughtSignature"] = seal(answer.thinking_text)
         parts.append(part)
     return parts
 
@@ -239,7 +242,7 @@ def _chunks(generation: Generation, index: int, answer: Answer) -> list[dict[str
         steps.append((calls, answer.visible_tokens))
     if answer.thinking and answer.text:
         # The signature comes last, on an empty text part.
-        sealed = seal_text(answer.thinking_text)
+        sealed = seal(answer.thinking_text)
         steps.append(([{"text": "", "thoughtSignature": sealed}], answer.visible_tokens))
     earlier = generation.answers[:index]
     visible_before = sum(one.visible_tokens for one in earlier)

@@ -6,7 +6,7 @@ by `server.py`.
 
 from typing import Any
 
-from gateway.demo.openai_shapes import Body, content_tokens, missing, wrong_type
+from gateway.demo.openai_shapes import Body, missing, read_content, wrong_type
 from gateway.demo.reply import Reply, json_reply, new_id
 from gateway.demo.state import DemoState
 from gateway.demo.switches import Switches
@@ -45,7 +45,7 @@ def _texts(given: Any) -> list[str]:
     if isinstance(given, list) and given:
         if all(isinstance(text, str) for text in given):
             return given
-        return [content_tokens(given, "input")[0]]
+        return [read_content(given, "input").text]
     raise wrong_type("input", "a string or an array", given)
 
 

@@ -3,7 +3,8 @@
 Reads the request into an `Ask`, writes the `Answer` as a `chat.completion` or as its chunks: a role
 chunk, content or tool-call deltas, a finish chunk, with `include_usage` a chunk of usage alone, and
 `[DONE]`. Grammar of the API reference, August 2026. With a named tool the finish reason is `stop`,
-as the real API has it. Called by `server.py`.
+as the real API has it. A server that is asked by `thinking` shows what it thought, in
+`reasoning_content`, and wants it back while it goes on calling tools. Called by `server.py`.
 """
 
 from collections.abc import Iterator
@@ -14,11 +15,13 @@ import orjson
 
 from gateway.demo import tokens
 from gateway.demo.answer import Answer, Ask, Tool, ToolResult, compose
+from gateway.demo.openai_models import check_chat
 from gateway.demo.openai_shapes import (
+    EFFORT_TOKENS,
     Body,
+    check_output_schema,
     check_role,
     check_sampling,
-    content_tokens,
     effort_tokens,
     get_bool,
     get_list,
@@ -28,12 +31,15 @@ from gateway.demo.openai_shapes import (
     invalid_value,
     missing,
     read_choice,
+    read_content,
     read_tool,
     wrong_type,
 )
 from gateway.demo.reply import Refusal, Reply, error_object, json_reply, new_id
 from gateway.demo.state import DemoState
 from gateway.demo.switches import Switches
+
+CALL_ID_CHARS_MAX = 40
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -46,7 +52,9 @@ class Conversation(msgspec.Struct):
     pieces: list[str]
     user_text: str = ""
     results: list[ToolResult] = []
+    seen: list[str] = []
     call_names: dict[str, str] = {}
+    open_calls: list[str] = []
 
 
 def create(state: DemoState, body: Body, switches: Switches) -> Reply:
@@ -62,7 +70,7 @@ def create(state: DemoState, body: Body, switches: Switches) -> Reply:
     answers = [compose(msgspec.structs.replace(ask, variant=index)) for index in range(count)]
     cached = state.prompts.implicit(body["model"], ask.prompt)
     usage = None if switches.nousage else _usage(ask, answers, cached)
-    writer = _Writer(body["model"], state.now(), named)
+    writer = _Writer(body["model"], state.now(), named, aloud=_thinks_aloud(body))
     if not stream:
         return json_reply("openai", writer.document(answers, usage))
     include_usage = get_bool(options, "include_usage") and not switches.nousage
@@ -76,6 +84,7 @@ def create(state: DemoState, body: Body, switches: Switches) -> Reply:
 def read(body: Body, switches: Switches) -> Ask:
     """Check a request and read what the answer depends on."""
     check_sampling(body)
+    check_chat(body["model"], body)
     messages = body.get("messages")
     if messages is None:
         raise missing("messages")
@@ -84,7 +93,7 @@ def read(body: Body, switches: Switches) -> Ask:
     if not messages:
         message = "Invalid 'messages': empty array. Expected an array with minimum length 1, but "
         raise invalid_value("messages", message + "got an empty array instead.", "empty_array")
-    talk = _read_messages(messages)
+    talk = _read_messages(messages, thinks=_thinks_aloud(body))
     offered = _read_tools(body)
     tools = tuple(tool for tool, _ in offered)
     choice, only = read_choice(
@@ -100,6 +109,7 @@ def read(body: Body, switches: Switches) -> Ask:
         prompt=tuple(prompt),
         user_text=talk.user_text,
         results=tuple(talk.results),
+        seen=tuple(talk.seen),
         tools=tools,
         choice=choice,
         only=only,
@@ -108,13 +118,30 @@ def read(body: Body, switches: Switches) -> Ask:
         json_object=json_object,
         stop=get_stops(body),
         max_tokens=budget if budget is not None else get_whole(body, "max_tokens", 1),
-        thinking_tokens=effort_tokens(body.get("reasoning_effort"), "reasoning_effort"),
+        thinking_tokens=_read_thinking(body),
         length=switches.tokens,
         seed=str(body.get("seed", "")),
     )
 
 
-def _read_messages(messages: list[Any]) -> Conversation:
+def _thinks_aloud(body: Body) -> bool:
+    """Whether `thinking` is on: the switch of compatible servers, which show their thoughts.
+
+    Source: api-docs.deepseek.com "Thinking mode", platform.kimi.ai "Thinking models" (2026-08).
+    """
+    kind = get_object(body, "thinking").get("type", "disabled")
+    if kind not in ("enabled", "disabled"):
+        message = f"Invalid value: '{kind}'. Supported values are: 'enabled' and 'disabled'."
+        raise invalid_value("thinking.type", message)
+    return bool(kind == "enabled")
+
+
+def _read_thinking(body: Body) -> int:
+    effort = effort_tokens(body.get("reasoning_effort"), "reasoning_effort")
+    return effort or (EFFORT_TOKENS["medium"] if _thinks_aloud(body) else 0)
+
+
+def _read_messages(messages: list[Any], *, thinks: bool) -> Conversation:
     talk = Conversation(pieces=[])
     for index, message in enumerate(messages):
         param = f"messages[{index}]"
@@ -123,15 +150,48 @@ def _read_messages(messages: list[Any]) -> Conversation:
         role = check_role(message.get("role"), ROLES, f"{param}.role")
         talk.pieces.append(f"<{role}>")
         if role not in {"tool", "function"}:
-            talk.results = []
+            _check_answered(talk)
+            talk.results, talk.seen = [], []
         if role == "assistant":
             _read_calls(message, param, talk)
+            _check_thought(message, index, thinks=thinks and not _asks_after(messages, index))
         text = _read_content(message, role, param, talk)
         if role == "user":
             talk.user_text = text
         elif role in {"tool", "function"}:
             _read_result(message, role, param, text, talk)
+    _check_answered(talk)
     return talk
+
+
+def _check_answered(talk: Conversation) -> None:
+    """Whether every call was answered before anything else was said."""
+    if talk.open_calls:
+        message = (
+            "An assistant message with 'tool_calls' must be followed by tool messages responding "
+            "to each 'tool_call_id'. The following tool_call_ids did not have response messages: "
+        )
+        raise Refusal(
+            400,
+            message + ", ".join(talk.open_calls),
+            param="messages",
+            kind="invalid_request_error",
+        )
+
+
+def _asks_after(messages: list[Any], index: int) -> bool:
+    """Whether the user spoke again after a message, so that its turn is over."""
+    return any(isinstance(one, dict) and one.get("role") == "user" for one in messages[index:])
+
+
+def _check_thought(message: Body, index: int, *, thinks: bool) -> None:
+    """Whether a turn that goes on has the thoughts that led to its calls."""
+    if not thinks or not message.get("tool_calls"):
+        return
+    if not isinstance(message.get("reasoning_content"), str):
+        text = "Missing `reasoning_content` field in the assistant message at message index"
+        text = f"{text} {index}"
+        raise Refusal(400, text, kind="invalid_request_error", code="invalid_request_error")
 
 
 def _read_content(message: Body, role: str, param: str, talk: Conversation) -> str:
@@ -142,9 +202,16 @@ def _read_content(message: Body, role: str, param: str, talk: Conversation) -> s
         ):
             return ""
         raise wrong_type(f"{param}.content", "one of a string or array of objects", content)
-    text, pieces = content_tokens(content, f"{param}.content")
-    talk.pieces += pieces
-    return text
+    found = read_content(content, f"{param}.content")
+    if found.seen and role != "user":
+        text = (
+            f"Invalid '{param}'. Image URLs are only allowed for messages with role 'user', but "
+            f"this message with role '{role}' contains an image URL."
+        )
+        raise invalid_value(param, text)
+    talk.pieces += found.pieces
+    talk.seen += found.seen
+    return found.text
 
 
 def _read_calls(message: Body, param: str, talk: Conversation) -> None:
@@ -154,10 +221,16 @@ def _read_calls(message: Body, param: str, talk: Conversation) -> None:
             raise wrong_type(where, "an object", call)
         if not isinstance(call.get("id"), str):
             raise missing(f"{where}.id")
+        if len(call["id"]) > CALL_ID_CHARS_MAX:
+            length = f"Expected a string with maximum length {CALL_ID_CHARS_MAX}, but got a string "
+            text = f"{length}with length {len(call['id'])} instead."
+            text = f"Invalid '{where}.id': string too long. {text}"
+            raise invalid_value(f"{where}.id", text, "string_above_max_length")
         function = call.get("function") or call.get("custom")
         if not isinstance(function, dict):
             raise missing(f"{where}.function")
         talk.call_names[call["id"]] = str(function.get("name", ""))
+        talk.open_calls.append(call["id"])
         talk.pieces += tokens.split(str(function.get("name", "")))
         talk.pieces += tokens.split(str(function.get("arguments", function.get("input", ""))))
 
@@ -173,6 +246,8 @@ def _read_result(message: Body, role: str, param: str, text: str, talk: Conversa
     if name is None:
         text = "messages with role 'tool' must answer a preceding message with 'tool_calls'."
         raise invalid_value(param, f"Invalid parameter: {text}")
+    if call_id in talk.open_calls:
+        talk.open_calls.remove(call_id)
     talk.results = [*talk.results, ToolResult(name, text)]
 
 
@@ -205,7 +280,7 @@ def _read_format(body: Body, talk: Conversation) -> tuple[dict[str, Any] | None,
         inner = get_object(wanted, "json_schema")
         if not isinstance(inner.get("name"), str):
             raise missing("response_format.json_schema.name")
-        return get_object(inner, "schema"), False
+        return check_output_schema(inner, "response_format"), False
     if kind == "json_object":
         if "json" not in "".join(talk.pieces).lower():
             message = "'messages' must contain the word 'json' in some form, to use "
@@ -239,7 +314,8 @@ def _usage(ask: Ask, answers: list[Answer], cached: int) -> dict[str, Any]:
 class _Writer:
     """Writes answers as one document or as chunks, under one id."""
 
-    def __init__(self, model: str, created: int, named: bool) -> None:
+    def __init__(self, model: str, created: int, named: bool, *, aloud: bool) -> None:
+        self._aloud = aloud
         self._envelope = {
             "id": new_id("chatcmpl-", 29),
             "object": "chat.completion",
@@ -284,6 +360,8 @@ class _Writer:
             "refusal": None,
             "annotations": [],
         }
+        if answer.thinking and self._aloud:
+            message["reasoning_content"] = answer.thinking_text
         if answer.calls:
             message["tool_calls"] = [
                 {
@@ -298,6 +376,8 @@ class _Writer:
     def _deltas(self, answer: Answer) -> list[tuple[dict[str, Any], str | None]]:
         opening = {"role": "assistant", "content": None if answer.calls else "", "refusal": None}
         deltas: list[tuple[dict[str, Any], str | None]] = [(opening, None)]
+        if self._aloud:
+            deltas += [({"reasoning_content": piece}, None) for piece in answer.thinking]
         deltas += [({"content": piece}, None) for piece in answer.text]
         for index, call in enumerate(answer.calls):
             function = {"name": call.name, "arguments": ""}

@@ -7,8 +7,6 @@ whole response; `sequence_number` has no gaps. Stored responses feed `previous_r
 `background` response is queued and becomes ready with time. Called by `server.py`.
 """
 
-import base64
-import hashlib
 from typing import Any
 
 import msgspec
@@ -19,6 +17,7 @@ from gateway.demo.answer import Answer, Ask, compose
 from gateway.demo.openai_response_input import read
 from gateway.demo.openai_shapes import Body, get_bool, get_list, get_object, get_string
 from gateway.demo.reply import Refusal, Reply, json_reply, new_id
+from gateway.demo.seals import seal
 from gateway.demo.state import DemoState, Shelf
 from gateway.demo.switches import Switches
 
@@ -119,17 +118,17 @@ def compact(state: DemoState, shelf: Shelved, body: Body, switches: Switches) ->
         }
         for text in reading.user_texts
     ]
-    seal = {
+    compaction = {
         "type": "compaction",
         "id": new_id("cmp_", 48),
-        "encrypted_content": seal_text(sealed.decode()),
+        "encrypted_content": seal(sealed.decode()),
     }
     usage = _usage(reading.ask, Answer((), tuple(tokens.split("summary")), (), "stop"), 0)
     document = {
         "id": new_id("resp_", 48),
         "object": "response.compaction",
         "created_at": state.now(),
-        "output": [*kept, seal],
+        "output": [*kept, compaction],
         "usage": None if switches.nousage else usage,
     }
     return json_reply("openai", document)
@@ -140,12 +139,6 @@ def input_tokens(state: DemoState, shelf: Shelved, body: Body, switches: Switche
     reading = read(body, _earlier(shelf, body), switches)
     count = len(reading.ask.prompt)
     return json_reply("openai", {"object": "response.input_tokens", "input_tokens": count})
-
-
-def seal_text(text: str) -> str:
-    """An opaque stand-in for encrypted content, told by its text."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=48).digest()
-    return base64.urlsafe_b64encode(b"demo" + digest).decode()
 
 
 def _earlier(shelf: Shelved, body: Body) -> list[Any]:
@@ -229,7 +222,7 @@ def _items(body: Body, answer: Answer) -> list[dict[str, Any]]:
         if get_object(body, "reasoning").get("summary"):
             thought["summary"] = [{"type": "summary_text", "text": answer.thinking_text}]
         if "reasoning.encrypted_content" in get_list(body, "include"):
-            thought["encrypted_content"] = seal_text(answer.thinking_text)
+            thought["encrypted_content"] = seal(answer.thinking_text)
         items.append(thought)
     items += [
         {

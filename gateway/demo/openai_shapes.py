@@ -4,13 +4,16 @@ Shared by the OpenAI endpoints of the demo. Every check raises `Refusal` with Op
 the fault, its `param` and its `code`. Unknown fields are let through, as compatible servers do.
 """
 
+import re
 from typing import Any
 
+import msgspec
 import orjson
 
-from gateway.demo import tokens
+from gateway.demo import images, tokens
 from gateway.demo.answer import Choice, Tool
 from gateway.demo.reply import Refusal
+from gateway.demo.strictness import openai_strict, unsound
 
 IMAGE_TOKENS = 85
 AUDIO_TOKENS = 50
@@ -22,6 +25,8 @@ EFFORT_TOKENS = {
 }  # fmt: skip
 
 Body = dict[str, Any]
+
+_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def type_name(value: Any) -> str:
@@ -179,12 +184,40 @@ def check_role(role: Any, known: tuple[str, ...], param: str) -> str:
     return role
 
 
-def part_tokens(part: Any, param: str) -> tuple[str, list[str]]:
-    """The text (empty for media) and the tokens of one content part, of chat or responses."""
+class Content(msgspec.Struct):
+    """A message's content: its text, its tokens, and what was seen of its pictures."""
+
+    text: str = ""
+    pieces: list[str] = []
+    seen: list[str] = []
+
+
+_TEXTS = frozenset(("text", "input_text", "output_text", "summary_text"))
+_DETAILS = ("auto", "low", "high", "original")
+_DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),(.*)", re.DOTALL)
+_IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+
+
+def read_content(content: Any, param: str) -> Content:
+    """Read a message's content, of chat or responses: a string or a list of parts."""
+    if isinstance(content, str):
+        return Content(content, tokens.split(content))
+    if not isinstance(content, list):
+        raise wrong_type(param, "one of a string or array of objects", content)
+    found = Content()
+    texts = []
+    for index, part in enumerate(content):
+        texts.append(_read_part(part, f"{param}[{index}]", found))
+    found.text = "\n".join(text for text in texts if text)
+    return found
+
+
+def _read_part(part: Any, param: str, found: Content) -> str:
+    """The text of one content part, empty for media; its tokens go to `found`."""
     if not isinstance(part, dict):
         raise wrong_type(param, "an object", part)
     kind = str(part.get("type"))
-    if kind in {"text", "input_text", "output_text", "summary_text"}:
+    if kind in _TEXTS:
         text = part.get("text")
         if not isinstance(text, str):
             raise (
@@ -192,9 +225,11 @@ def part_tokens(part: Any, param: str) -> tuple[str, list[str]]:
                 if text is None
                 else wrong_type(f"{param}.text", "a string", text)
             )
-        return text, tokens.split(text)
+        found.pieces += tokens.split(text)
+        return text
     if kind == "refusal":
-        return "", tokens.split(str(part.get("refusal", "")))
+        found.pieces += tokens.split(str(part.get("refusal", "")))
+        return ""
     weights = {
         "image_url": IMAGE_TOKENS, "input_image": IMAGE_TOKENS,
         "input_audio": AUDIO_TOKENS, "file": FILE_TOKENS, "input_file": FILE_TOKENS,
@@ -203,22 +238,81 @@ def part_tokens(part: Any, param: str) -> tuple[str, list[str]]:
         known = "'text', 'image_url', 'input_audio', 'refusal', 'audio', and 'file'"
         message = f"Invalid value: '{kind}'. Supported values are: {known}."
         raise invalid_value(f"{param}.type", message)
-    return "", tokens.media_tokens(orjson.dumps(part).decode(), weights[kind])
+    if kind == "image_url":
+        found.seen += _chat_image(part, param)
+    elif kind == "input_image":
+        found.seen += _responses_image(part, param)
+    found.pieces += tokens.media_tokens(orjson.dumps(part).decode(), weights[kind])
+    return ""
 
 
-def content_tokens(content: Any, param: str) -> tuple[str, list[str]]:
-    """The text and the tokens of a message's content: a string or a list of parts."""
-    if isinstance(content, str):
-        return content, tokens.split(content)
-    if not isinstance(content, list):
-        raise wrong_type(param, "one of a string or array of objects", content)
-    texts = []
-    pieces: list[str] = []
-    for index, part in enumerate(content):
-        text, weight = part_tokens(part, f"{param}[{index}]")
-        texts.append(text)
-        pieces += weight
-    return "\n".join(text for text in texts if text), pieces
+def _chat_image(part: Body, param: str) -> list[str]:
+    """What is seen of chat's image part: an object with a URL."""
+    image = part.get("image_url")
+    if not isinstance(image, dict):
+        where = f"{param}.image_url"
+        raise missing(where) if image is None else wrong_type(where, "an object", image)
+    _check_detail(image, f"{param}.image_url.detail")
+    url = image.get("url")
+    if not isinstance(url, str):
+        where = f"{param}.image_url.url"
+        raise missing(where) if url is None else wrong_type(where, "a string", url)
+    return [_image_of(url, None)]
+
+
+def _responses_image(part: Body, param: str) -> list[str]:
+    """What is seen of an image item: its URL is a plain string; a file is not looked at."""
+    _check_detail(part, f"{param}.detail")
+    url = part.get("image_url")
+    if url is None:
+        if not isinstance(part.get("file_id"), str):
+            raise missing(f"{param}.image_url")
+        return []
+    if not isinstance(url, str):
+        raise wrong_type(f"{param}.image_url", "a string", url)
+    return [_image_of(url, f"{param}.image_url")]
+
+
+def _check_detail(holder: Body, param: str) -> None:
+    detail = holder.get("detail")
+    if detail is not None and detail not in _DETAILS:
+        known = ", ".join(f"'{name}'" for name in _DETAILS)
+        raise invalid_value(param, f"Invalid value: '{detail}'. Supported values are: {known}.")
+
+
+def _image_of(url: str, param: str | None) -> str:
+    """What is seen at a URL; `param` is where Responses has it, chat's faults name no field."""
+    if url.startswith(("https://", "http://")):
+        return images.sentence_of_url(url)
+    found = _DATA_URL.fullmatch(url)
+    if found is None:
+        if param is not None:
+            message = f"Invalid '{param}'. Expected a valid URL, but got a value with an invalid "
+            raise invalid_value(param, f"{message}format.", "invalid_url")
+        message = "Invalid image URL. Expected an http, https or data URL."
+        raise _bad_image(message, "invalid_image_url")
+    media_type, options, payload = found[1], found[2], found[3]
+    if media_type not in _IMAGE_TYPES:
+        raise _bad_image(
+            "Invalid MIME type. Only image types are supported.", "invalid_image_format", param
+        )
+    data = images.decoded(payload) if options.endswith(";base64") else None
+    if data is None:
+        wanted = "a base64-encoded data URL with an image MIME type (e.g. "
+        example = "'data:image/png;base64,aW1nIGJ5dGVzIGhlcmU=')"
+        message = f"Invalid image: expected {wanted}{example}, but got invalid base64 data."
+        raise _bad_image(message, "invalid_base64", param)
+    picture = images.look(data)
+    # The type that a data URL names is not held against what the file is.
+    if picture is None or picture.media_type not in _IMAGE_TYPES:
+        message = "You uploaded an unsupported image. Please make sure your image has of one the "
+        formats = "following formats: ['png', 'jpeg', 'gif', 'webp']."
+        raise _bad_image(message + formats, "invalid_image_format", param)
+    return images.sentence(picture)
+
+
+def _bad_image(message: str, code: str, param: str | None = None) -> Refusal:
+    return Refusal(400, message, param=param, kind="invalid_request_error", code=code)
 
 
 def read_choice(choice: Any, names: list[str]) -> tuple[Choice, tuple[str, ...]]:
@@ -264,5 +358,36 @@ def read_tool(definition: Any, param: str) -> Tool:
             if name is None
             else wrong_type(f"{param}.name", "a string", name)
         )
+    if not _FUNCTION_NAME.fullmatch(name):
+        expected = "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'."
+        message = f"Invalid '{param}.name': string does not match pattern. {expected}"
+        raise invalid_value(f"{param}.name", message)
     parameters = definition.get("parameters")
-    return Tool(name, parameters if isinstance(parameters, dict) else {"type": "object"})
+    if not isinstance(parameters, dict):
+        return Tool(name, {"type": "object"})
+    wrong = unsound(parameters)
+    if wrong is None and parameters.get("type", "object") != "object":
+        kind = parameters["type"]
+        wrong = f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{kind}\"'."
+    if wrong is None and definition.get("strict") is True:
+        wrong = openai_strict(parameters)
+    if wrong is not None:
+        message = f"Invalid schema for function '{name}': {wrong}"
+        raise invalid_value(f"{param}.parameters", message, "invalid_function_parameters")
+    return Tool(name, parameters)
+
+
+def check_output_schema(format_: Body, param: str) -> Body:
+    """The schema of `response_format.json_schema` or `text.format`, checked as strictly as asked.
+
+    `param` is the field that the API names.
+    """
+    schema = get_object(format_, "schema")
+    wrong = unsound(schema)
+    if wrong is None and format_.get("strict") is True:
+        wrong = openai_strict(schema)
+    if wrong is not None:
+        name = str(format_.get("name", ""))
+        message = f"Invalid schema for response_format '{name}': {wrong}"
+        raise Refusal(400, message, param=param, kind="invalid_request_error")
+    return schema

@@ -148,7 +148,7 @@ def test_thoughts_are_counted_as_output(
         model=caller.model("gemini"),
         contents=CONTENTS,
         config=types.GenerateContentConfig(
-            thinking_config=types.ThinkingConfig(thinking_budget=64, include_thoughts=True)
+            thinking_config=types.ThinkingConfig(thinking_budget=128, include_thoughts=True)
         ),
     )
     assert answer.usage_metadata is not None

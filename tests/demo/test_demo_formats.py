@@ -1,11 +1,13 @@
 """What holds in all four chat formats: one answer, whole or streamed, with one set of counts."""
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
 from demo_grammar import Said
+from demo_pictures import png
 from demo_provider import (
     CHAT,
     FORMATS,
@@ -21,6 +23,12 @@ PARAMETERS = {
     "type": "object",
     "properties": {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 3}},
     "required": ["city", "days"],
+}
+# As strictly as those providers want it that hold an answer to a schema.
+CLOSED = {
+    **PARAMETERS,
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer", "enum": [3, 4]}},
+    "additionalProperties": False,
 }
 ARGUMENTS = {"city": "demo city", "days": 3}
 NAMES = ("get_weather", "get_time")
@@ -228,13 +236,13 @@ async def test_a_tools_result_is_quoted_in_the_answer(fmt: Format, stream: bool)
 
 def want_schema(fmt: Format, body: dict[str, Any]) -> None:
     if fmt is CHAT:
-        named = {"name": "trip", "schema": PARAMETERS}
+        named = {"name": "trip", "schema": CLOSED, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": named}
     elif fmt is RESPONSES:
         wanted = {"type": "json_schema", "name": "trip", "schema": PARAMETERS}
         body["text"] = {"format": wanted}
     elif fmt is MESSAGES:
-        body["output_config"] = {"format": {"type": "json_schema", "schema": PARAMETERS}}
+        body["output_config"] = {"format": {"type": "json_schema", "schema": CLOSED}}
     else:
         body["generationConfig"] = {
             "responseMimeType": "application/json",
@@ -311,14 +319,18 @@ async def test_a_request_weighs_the_same_wherever_it_is_counted(fmt: Format) -> 
 
 @in_every_format
 async def test_an_image_weighs_a_fixed_number_of_tokens(fmt: Format) -> None:
+    pixels = base64.b64encode(png(3, 2)).decode()
     parts: dict[str, Any] = {
-        "openai_chat": {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
-        "openai_responses": {"type": "input_image", "image_url": "data:image/png;base64,AAAA"},
+        "openai_chat": {
+            "type": "image_url",
+            "image_url": {"url": f"data:image/png;base64,{pixels}"},
+        },
+        "openai_responses": {"type": "input_image", "image_url": f"data:image/png;base64,{pixels}"},
         "anthropic_messages": {
             "type": "image",
-            "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"},
+            "source": {"type": "base64", "media_type": "image/png", "data": pixels},
         },
-        "gemini": {"inlineData": {"mimeType": "image/png", "data": "AAAA"}},
+        "gemini": {"inlineData": {"mimeType": "image/png", "data": pixels}},
     }
     part = parts[fmt.name.removesuffix("_array")]
 
@@ -338,4 +350,5 @@ async def test_an_image_weighs_a_fixed_number_of_tokens(fmt: Format) -> None:
     assert pictured.input_tokens is not None
     weight = 85 if fmt in (CHAT, RESPONSES) else 258
     assert pictured.input_tokens - plain.input_tokens == weight
-    assert pictured.text.startswith('You said: "hello".')
+    seen = "I see an image/png of 3 x 2 pixels."
+    assert pictured.text.startswith(f'You said: "hello". {seen}')

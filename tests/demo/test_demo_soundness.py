@@ -1,5 +1,6 @@
 """However odd a request is, the demo answers it or refuses it; it never fails of itself."""
 
+import base64
 import copy
 import sys
 from asyncio.subprocess import PIPE, create_subprocess_exec
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from demo_pictures import png
 
 from gateway.demo import (
     anthropic_messages,
@@ -19,12 +21,15 @@ from gateway.demo import (
     openai_responses,
 )
 from gateway.demo.reply import Refusal, Reply
+from gateway.demo.seals import seal
 from gateway.demo.state import DemoState, Shelf
 from gateway.demo.switches import Switches
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
-FUNCTION = {"name": "f", "description": "d", "parameters": SCHEMA, "strict": True}
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+STRICT = {**SCHEMA, "additionalProperties": False}
+FUNCTION = {"name": "f", "description": "d", "parameters": STRICT, "strict": True}
+PIXELS = base64.b64encode(png(3, 2)).decode()
+IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXELS}"}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 CHAT_BODY = {
@@ -49,8 +54,19 @@ RESPONSES_BODY = {
     "model": "demo",
     "instructions": "i",
     "input": [
-        {"role": "user", "content": [{"type": "input_text", "text": "use f"}]},
-        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "use f"},
+                {"type": "input_image", "image_url": f"data:image/png;base64,{PIXELS}"},
+            ],
+        },
+        {
+            "type": "reasoning",
+            "id": "rs_1",
+            "summary": [{"type": "summary_text", "text": "a"}],
+            "encrypted_content": seal("a"),
+        },
         {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "c1", "output": "r"},
     ],
@@ -71,31 +87,56 @@ MESSAGES_BODY = {
         {"role": "user", "content": [{"type": "text", "text": "use f", "cache_control": CACHED}]},
         {
             "role": "assistant",
-            "content": [{"type": "tool_use", "id": "t1", "name": "f", "input": {}}],
+            "content": [
+                {"type": "thinking", "thinking": "a", "signature": seal("a")},
+                {"type": "tool_use", "id": "t1", "name": "f", "input": {}},
+            ],
         },
         {
             "role": "user",
             "content": [
-                {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "image"}]}
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "t1",
+                    "content": [
+                        {
+                            "type": "image",
+                            "source": {"type": "base64", "media_type": "image/png", "data": PIXELS},
+                        },
+                        {"type": "image", "source": {"type": "url", "url": "https://a.example/b"}},
+                    ],
+                }
             ],
         },
     ],
     "tools": [{"name": "f", "input_schema": SCHEMA}],
     "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
     "thinking": {"type": "enabled", "budget_tokens": 1024},
-    "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
+    "output_config": {"format": {"type": "json_schema", "schema": STRICT}, "effort": "low"},
     "stop_sequences": ["x"],
     "stream": True,
 }
 GEMINI_BODY = {
     "systemInstruction": {"parts": [{"text": "s"}]},
     "contents": [
-        {"role": "user", "parts": [{"text": "use f"}, {"inlineData": {"data": "AA"}}]},
-        {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {}}}]},
+        {
+            "role": "user",
+            "parts": [
+                {"text": "use f"},
+                {"inlineData": {"mimeType": "image/png", "data": PIXELS}},
+                {"fileData": {"mimeType": "image/png", "fileUri": "https://a.example/b"}},
+            ],
+        },
+        {
+            "role": "model",
+            "parts": [
+                {"functionCall": {"name": "f", "args": {}}, "thoughtSignature": seal("a")},
+            ],
+        },
         {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"r": 1}}}]},
     ],
     "tools": [{"functionDeclarations": [{"name": "f", "parameters": SCHEMA}]}],
-    "toolConfig": {"functionCallingConfig": {"mode": "AUTO", "allowedFunctionNames": ["f"]}},
+    "toolConfig": {"functionCallingConfig": {"mode": "VALIDATED", "allowedFunctionNames": ["f"]}},
     "generationConfig": {
         "thinkingConfig": {"includeThoughts": True, "thinkingBudget": 9},
         "responseMimeType": "application/json",
@@ -139,7 +180,7 @@ ACTS: dict[str, tuple[Act, dict[str, Any]]] = {
     ),
     "generate": (lambda state, body: gemini.generate(state, "demo", body, PLAIN), GEMINI_BODY),
     "stream": (
-        lambda state, body: gemini.stream(state, "demo", body, PLAIN, sse=True),
+        lambda state, body: gemini.stream(state, "gemini-3-pro", body, PLAIN, sse=True),
         GEMINI_BODY,
     ),
     "count": (lambda state, body: gemini.count_tokens(state, "demo", body, PLAIN), GEMINI_BODY),
