@@ -1,13 +1,14 @@
 """`GET /v1/receipts/{id}` and `GET /v1/receipts`: a caller's own, and nobody else's."""
 
 import re
+from typing import get_args
 
 from aiohttp import web
 
 from gateway.api.callers import caller_of, json_answer
 from gateway.errors import GatewayError
 from gateway.ledger import receipt
-from gateway.ledger.entry import Opening
+from gateway.ledger.entry import Opening, Status
 from gateway.ledger.records import Receipt
 from gateway.ledger.writer import Ledger
 from gateway.proxy.services import Services
@@ -16,7 +17,7 @@ LIMIT_MAX = 100
 LEDGER: web.AppKey[Ledger] = web.AppKey("ledger", Ledger)
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_STATUSES = ("succeeded", "failed", "cancelled")
+_STATUSES: dict[str, Status] = {status: status for status in get_args(Status)}
 
 
 async def show(request: web.Request) -> web.Response:
@@ -41,8 +42,8 @@ async def listing(request: web.Request) -> web.Response:
     after = query.get("after")
     if after is not None and not _ID.fullmatch(after):
         raise GatewayError("invalid_request", "after must be a receipt id", param="after")
-    status = query.get("status")
-    if status is not None and status not in _STATUSES:
+    status = _STATUSES.get(query.get("status", ""))
+    if status is None and "status" in query:
         raise GatewayError(
             "invalid_request", f"status must be one of {', '.join(_STATUSES)}", param="status"
         )

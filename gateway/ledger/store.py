@@ -66,7 +66,7 @@ def in_savepoint(conn: sqlite3.Connection, fn: Callable[[sqlite3.Connection], T]
 
 # --- receipts ---------------------------------------------------------------------------------
 
-_RECEIPT = """SELECT r.seq, r.body, r.hash,
+RECEIPT = """SELECT r.seq, r.body, r.hash,
     (SELECT p.hash FROM receipts p WHERE p.seq = r.seq - 1) FROM receipts r"""
 
 
@@ -76,31 +76,28 @@ def receipt_query(receipt_id: str, owner: str | None) -> tuple[str, tuple[Any, .
         key = ids.to_bytes(receipt_id)
     except ValueError:
         return None
-    return f"{_RECEIPT} WHERE r.id = ? AND (? IS NULL OR r.owner = ?)", (key, owner, owner)
+    return f"{RECEIPT} WHERE r.id = ? AND (? IS NULL OR r.owner = ?)", (key, owner, owner)
 
 
-def listing_query(
-    wanted: tuple[str | None, str | None, str | None], after: str | None, limit: int
-) -> tuple[str, tuple[Any, ...]]:
+def listing_query(owner: str | None, after: str | None, limit: int) -> tuple[str, tuple[Any, ...]]:
     """SQL and parameters for receipts, newest first; see `Ledger.receipts`.
 
-    `wanted` is owner, status and model, None where any will do.
+    What is asked of them besides is for `search.py`, which bounds the work.
     """
     where: list[str] = []
     params: list[Any] = []
-    for column, value in zip(("owner", "status", "model"), wanted, strict=True):
-        if value is not None:
-            where.append(f"r.{column} = ?")
-            params.append(value)
+    if owner is not None:
+        where.append("r.owner = ?")
+        params.append(owner)
     if after is not None:
         # An id that is not the owner's, or no id at all, compares with NULL: nothing is listed.
         where.append("r.seq < (SELECT seq FROM receipts WHERE id = ? AND ? IN (owner, ''))")
         try:
-            params += [ids.to_bytes(after), wanted[0] or ""]
+            params += [ids.to_bytes(after), owner or ""]
         except ValueError:
             params += [None, ""]
     clause = f" WHERE {' AND '.join(where)}" if where else ""
-    return f"{_RECEIPT}{clause} ORDER BY r.seq DESC LIMIT ?", (*params, limit)
+    return f"{RECEIPT}{clause} ORDER BY r.seq DESC LIMIT ?", (*params, limit)
 
 
 RESPONSE_OWNER = "SELECT owner, provider FROM responses WHERE id = ?"
@@ -118,7 +115,7 @@ def to_receipt(row: Any) -> Receipt:
 
 def receipts_since(conn: sqlite3.Connection, since_ms: int = 0) -> Iterator[Receipt]:
     """Every receipt of a request that arrived at `since_ms` or later, oldest record first."""
-    rows = conn.execute(f"{_RECEIPT} WHERE r.created_ms >= ? ORDER BY r.seq", (since_ms,))
+    rows = conn.execute(f"{RECEIPT} WHERE r.created_ms >= ? ORDER BY r.seq", (since_ms,))
     return (to_receipt(row) for row in rows)
 
 

@@ -20,6 +20,7 @@ goes to `on_fatal`: the process must end, and the next start reads the truth.
 """
 
 import asyncio
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -28,10 +29,11 @@ from typing import Any, Literal, TypeVar
 import aiosqlite
 
 from gateway.errors import StoreError
-from gateway.ledger import schema, store
+from gateway.ledger import schema, search, store
 from gateway.ledger.commit_thread import Commit, CommitThread, Ears, Item, Job, Stop
-from gateway.ledger.entry import Entry, Opening
+from gateway.ledger.entry import Entry, Opening, Status
 from gateway.ledger.records import Receipt
+from gateway.ledger.search import Page, Wanted
 
 T = TypeVar("T")
 
@@ -84,6 +86,7 @@ class Ledger:
         self._error: StoreError | None = None
         self._closed = False
         self._reader: aiosqlite.Connection | None = None
+        self._searching = asyncio.Lock()
         self.writable = True
         self.on_commit: Callable[[float, int], None] | None = None
         self.in_flight: dict[str, Opening] = {}
@@ -272,7 +275,7 @@ class Ledger:
         *,
         limit: int = 20,
         after: str | None = None,
-        status: str | None = None,
+        status: Status | None = None,
         model: str | None = None,
     ) -> list[Receipt]:
         """Final receipts, newest first, `limit` at most; `owner` None lists everybody's.
@@ -281,7 +284,55 @@ class Ledger:
         lists nothing), `status` and `model` keep only exact matches.
         """
         await self._all_landed()
-        return await self._fetch(*store.listing_query((owner, status, model), after, limit))
+        if status is None and model is None:
+            return await self._fetch(*store.listing_query(owner, after, limit))
+        wanted = Wanted(owner=owner, status=status, model=model)
+        before = None
+        if after is not None:
+            before = await self._looked_at(lambda conn: search.sequence_of(conn, after, owner))
+            if before is None:
+                return []
+        page = await self.search(wanted, before=before, limit=limit, patience_s=math.inf)
+        return page.receipts
+
+    async def search(
+        self,
+        wanted: Wanted,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int,
+        patience_s: float = 0.0,
+    ) -> Page:
+        """A page of final receipts; see `search.page`, of which this is one step or several.
+
+        Steps go on while the page is not full and `patience_s` are not over. Each is a read of its
+        own, so that others get in between; of all searches that go on, one at a time takes a step.
+        Raises StoreError.
+        """
+        until = time.monotonic() + patience_s
+        page = await self._looked_at(
+            lambda conn: search.page(conn, wanted, before=before, after=after, limit=limit)
+        )
+        while not page.complete and time.monotonic() < until:
+            async with self._searching:
+                page = await self._further(wanted, page, down=after is None, limit=limit)
+        return page
+
+    async def _further(self, wanted: Wanted, page: Page, *, down: bool, limit: int) -> Page:
+        """The next step of a search, joined to the page so far."""
+        before, after = (page.next_before, None) if down else (None, page.next_after)
+        missing = limit - len(page.receipts)
+        more = await self._looked_at(
+            lambda conn: search.page(conn, wanted, before=before, after=after, limit=missing)
+        )
+        return search.joined(page, more, down=down)
+
+    async def _looked_at(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self.read(fn)
+        except sqlite3.Error as exc:
+            raise StoreError(f"{self._path}: {exc}") from exc
 
     async def state_owner(self, response_id: str) -> tuple[str, str] | None:
         """Who made a response that its provider stores, and the provider: (owner, provider).
