@@ -75,7 +75,7 @@ class Passwords:
         typed = _bytes(password)
         for place, known in enumerate(hashes or (self._nobodys,)):
             # A hash that cannot be read fits nothing: a new link mends that.
-            with contextlib.suppress(VerificationError, InvalidHashError):
+            with contextlib.suppress(VerificationError, InvalidHashError, UnicodeEncodeError):
                 self._hasher.verify(known, typed)
                 old = self._hasher.check_needs_rehash(known)
                 return Fit(place, self._hasher.hash(typed) if old else known)

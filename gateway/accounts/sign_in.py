@@ -12,6 +12,7 @@ breaks is a `Conflict` whose message opens with the field.
 """
 
 import hashlib
+import logging
 import secrets
 import sqlite3
 import time
@@ -26,6 +27,8 @@ from gateway.errors import Conflict
 from gateway.ledger import sign_in, store
 from gateway.ledger.records import Session, SignInLink, User, email_form
 from gateway.ledger.writer import Ledger
+
+_log = logging.getLogger(__name__)
 
 LINK_MS = 24 * 3_600_000
 """How long a one-time link can be used."""
@@ -160,6 +163,8 @@ class SignIn:
             self._by_address.give_back(address_form(address), begun_ms)
             raise SignInRefused(_BUSY, _BUSY_RETRY_S) from None
         if fit is None:
+            # Not what was typed: people type passwords into the field above.
+            _log.info("a sign-in from %s failed", address_form(address))
             raise SignInRefused(_WRONG)
         self._by_email.clear(email_form(email))
         self._by_address.give_back(address_form(address), begun_ms)
@@ -175,7 +180,9 @@ class SignIn:
                 sign_in.rehash_password(conn, user.id, fit.keep)
             return _Begun(user.id)
 
-        return await self._open(begin, fit.keep, lifetime_ms)
+        token = await self._open(begin, fit.keep, lifetime_ms)
+        _log.info("%s signed in from %s", user.name, address_form(address))
+        return token
 
     async def sign_out(self, token: str) -> None:
         """End a session, if it is one."""
@@ -222,6 +229,7 @@ class SignIn:
             self._new_password(user_id, hashed)
 
         await self._accounts.commit(change, apply)
+        _log.info("%s changed their password", user.name)
 
     async def make_link(self, user_name: str) -> tuple[str, int]:
         """A token that sets a user's password, once, and when it expires, in milliseconds.
@@ -256,8 +264,8 @@ class SignIn:
             raise SignInRefused(_DEAD_LINK)
         self._by_address.give_back(address_form(address), begun_ms)
         user = self._accounts.user(link.user_id)
-        address_of = self._email_of(user, (email or "").strip())
-        passwords.check_rules(new_password, address_of, user.name)
+        own_email = self._email_of(user, (email or "").strip())
+        passwords.check_rules(new_password, own_email, user.name)
         hashed = await self._hash(new_password)
         now_ms = self._clock_ms()
 
@@ -266,11 +274,13 @@ class SignIn:
                 sign_in.use_link(conn, link.id, now_ms)
             except Conflict:
                 raise SignInRefused(_DEAD_LINK) from None
-            changed = store.update_user(conn, user.name, email=address_of)
+            changed = store.update_user(conn, user.name, email=own_email)
             ended = _replace_password(conn, user.id, hashed, now_ms, None)
             return _Begun(user.id, changed, ended)
 
-        return await self._open(begin, hashed, lifetime_ms)
+        opened = await self._open(begin, hashed, lifetime_ms)
+        _log.info("%s used a one-time link from %s", user.name, address_form(address))
+        return opened
 
     async def sign_up(
         self, email: str, password: str, name: str, address: str, *, lifetime_ms: int
@@ -285,13 +295,14 @@ class SignIn:
         name = changes.checked_name(name)
         passwords.check_rules(password, email, name)
         where = address_form(address)
-        begun_ms = self._begin_attempt(None, address)
         self._refuse_early([(self._sign_ups, where)])
         # What is taken is learnt by trying: that counts as a failed attempt.
+        begun_ms = self._begin_attempt(None, address)
         if self._accounts.users_with_email(email):
             raise Conflict("email: another user has it")
         if self._accounts.has_user(name):
             raise Conflict("name: another user has it")
+        self._by_address.give_back(where, begun_ms)
         self._sign_ups.take(where, begun_ms)
         try:
             hashed = await self._hash(password)
@@ -309,7 +320,7 @@ class SignIn:
             # Not where the client only left: the user may be made all the same.
             self._sign_ups.give_back(where, begun_ms)
             raise
-        self._by_address.give_back(where, begun_ms)
+        _log.info("%s signed up from %s", name, where)
         return token
 
     # --- the parts of these
