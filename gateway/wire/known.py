@@ -127,6 +127,7 @@ class _Item(_Strict):
     type: Literal[
         "message", "function_call", "function_call_output", "custom_tool_call",
         "custom_tool_call_output", "reasoning", "local_shell_call", "local_shell_call_output",
+        "additional_tools",
     ] = "message"  # fmt: skip
     id: Raw = _ABSENT
     role: Raw = _ABSENT
@@ -142,6 +143,7 @@ class _Item(_Strict):
     action: Raw = _ABSENT
     summary: Raw = _ABSENT
     encrypted_content: str | None = None
+    tools: "list[_Tool] | None" = None
 
 
 class _Reasoning(_Strict):
@@ -158,9 +160,15 @@ class _Reasoning(_Strict):
 
 
 class _Tool(msgspec.Struct, gc=False):
-    """Everything about a function that its caller runs is text."""
+    """Everything about a function that its caller runs is text; so is a group of such functions,
+    and a search for them that the caller runs.
+    """
 
-    type: Literal["function", "custom", "local_shell", "apply_patch"]
+    type: Literal[
+        "function", "custom", "local_shell", "apply_patch", "namespace", "tool_search"
+    ]  # fmt: skip
+    tools: "list[_Tool] | None" = None
+    execution: Literal["client"] | None = None
 
 
 _MESSAGES = msgspec.json.Decoder(list[_Message])
@@ -224,10 +232,18 @@ def _settings(fields: Fields, found: Found) -> None:
     if "reasoning" in fields:
         _REASONING.decode(fields["reasoning"])
     if "tools" in fields:
-        _TOOLS.decode(fields["tools"])
+        _own_tools(_TOOLS.decode(fields["tools"]), found)
         found.tool_prompts = 1
     elif "functions" in fields:
         found.tool_prompts = 1
+
+
+def _own_tools(tools: list[_Tool] | None, found: Found) -> None:
+    for tool in tools or ():
+        if tool.type == "tool_search" and tool.execution is None:
+            found.unbounded = True
+        if tool.tools:
+            _own_tools(tool.tools, found)
 
 
 def responses(fields: Fields, found: Found) -> None:
@@ -241,6 +257,9 @@ def responses(fields: Fields, found: Found) -> None:
                 _parts(item.content, found)
             if type(item.output) is list:
                 _parts(item.output, found)
+            if item.tools:
+                _own_tools(item.tools, found)
+                found.tool_prompts = 1
             if _is_reference(item):
                 found.unbounded = True
     _settings(fields, found)
@@ -308,6 +327,18 @@ class _Turn(_Strict):
     content: str | list[_Block] | None = None
 
 
+class _Edit(msgspec.Struct, gc=False):
+    """What the provider takes out of a conversation before the model sees it. A compaction writes
+    into it, too.
+    """
+
+    type: Annotated[str, Meta(pattern=r"\Aclear_(thinking|tool_uses)_\d+\Z")]
+
+
+class _ContextManagement(_Strict):
+    edits: list[_Edit] | None = None
+
+
 class _AnthropicTool(msgspec.Struct, gc=False):
     """A tool that its caller runs."""
 
@@ -317,11 +348,12 @@ class _AnthropicTool(msgspec.Struct, gc=False):
 
 _TURNS = msgspec.json.Decoder(list[_Turn])
 _SYSTEM = msgspec.json.Decoder(str | list[_Block] | None)
+_CONTEXT_MANAGEMENT = msgspec.json.Decoder(_ContextManagement | None)
 _ANTHROPIC_TOOLS = msgspec.json.Decoder(list[_AnthropicTool] | None)
 ANTHROPIC = _names(
     "model messages max_tokens system stream stop_sequences temperature top_k top_p tools "
     "tool_choice thinking metadata service_tier inference_geo output_config output_format speed "
-    "cache_control anthropic_version anthropic_beta betas"
+    "cache_control anthropic_version anthropic_beta betas context_management"
 )
 
 
@@ -339,6 +371,8 @@ def anthropic(fields: Fields, found: Found) -> None:
             _blocks(system, found)
     if "cache_control" in fields:
         found.cached(fields["cache_control"])
+    if "context_management" in fields:
+        _CONTEXT_MANAGEMENT.decode(fields["context_management"])
     if "tools" in fields:
         _anthropic_tools(fields["tools"], found)
 

@@ -61,6 +61,10 @@ PLAIN: list[tuple[str, dict[str, Any]]] = [
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "id": "fc_1"},
         {"type": "function_call_output", "call_id": "c", "output": "1"},
         tools=[{"type": "function", "name": "f"}, {"type": "local_shell"}])),
+    (RESPONSES, responses(
+        {"type": "additional_tools", "role": "developer", "tools": [
+            {"type": "namespace", "name": "n", "tools": [{"type": "custom", "name": "c"}]}]},
+        SAID, tools=[{"type": "tool_search", "execution": "client", "parameters": {}}])),
     (MESSAGES, messages(TEXT, system="s", tools=[{"name": "f", "input_schema": {}}])),
     (MESSAGES, messages(
         TEXT, {"type": "thinking", "thinking": "t", "signature": "s"},
@@ -69,6 +73,9 @@ PLAIN: list[tuple[str, dict[str, Any]]] = [
         {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "d"}},
         {"type": "search_result", "source": "https://a.b", "title": "t", "content": [TEXT]},
         system=[TEXT], tools=[{"type": "bash_20250124", "name": "bash"}])),
+    (MESSAGES, messages(TEXT, context_management={"edits": [
+        {"type": "clear_thinking_20251015", "keep": "all"},
+        {"type": "clear_tool_uses_20250919", "trigger": {"type": "input_tokens", "value": 1}}]})),
     (COMPLETIONS, {"model": "m", "prompt": "Hi", "suffix": "!"}),
     (EMBEDDINGS, {"model": "m", "input": "Hi", "dimensions": 8}),
     ("gemini", gemini({"text": "Hi"}, systemInstruction={"parts": [{"text": "s"}]})),
@@ -153,7 +160,12 @@ DEAR: list[tuple[str, dict[str, Any]]] = [
     (MESSAGES, messages({"type": "server_tool_use", "id": "1", "name": "web_search", "input": {}})),
     (MESSAGES, messages(TEXT, mcp_servers=[{"type": "url", "url": URL}])),
     (MESSAGES, messages(TEXT, container="c_1")),
-    (MESSAGES, messages(TEXT, context_management={"edits": []})),
+    (MESSAGES, messages(TEXT, context_management={"edits": [{"type": "compact_20260112"}]})),
+    (MESSAGES, messages(TEXT, context_management={"edits": [], "more": 1})),
+    (RESPONSES, responses(SAID, {"type": "additional_tools", "tools": [{"type": "web_search"}]})),
+    *((RESPONSES, {"input": "Hi", "tools": [{"type": "namespace", "name": "n", "tools": [one]}]})
+      for one in ({"type": "web_search"}, {"type": "tool_search"},
+                  {"type": "tool_search", "execution": "server"})),
     *((MESSAGES, messages(TEXT, tools=[{"type": one, "name": "t"}])) for one in (
         "web_search_20250305", "web_fetch_20250910", "code_execution_20250825", "mcp_toolset",
         "computer_20250124", "bash_code_execution", "custom\n", "xbash_1")),
