@@ -7,6 +7,7 @@ with what they began with. Event-loop thread only.
 """
 
 import asyncio
+import heapq
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
@@ -165,17 +166,18 @@ class Control:
             )
         return found
 
-    def in_flight(self) -> list[InFlight]:
-        """The requests being served, the oldest first."""
+    def in_flight(self, limit: int | None = None) -> list[InFlight]:
+        """The requests being served, the oldest first; no more than `limit` of them."""
+        opened = {it.opening.id: it for it in self._services.exchanges if it.opening is not None}
+        oldest = sorted(opened) if limit is None else heapq.nsmallest(limit, opened)
         found = []
-        for exchange in self._services.exchanges:
-            opening = exchange.opening
-            if opening is None:
-                continue
-            target, claim = exchange.target, exchange.claim
+        for receipt_id in oldest:
+            exchange = opened[receipt_id]
+            opening, target, claim = exchange.opening, exchange.target, exchange.claim
+            assert opening is not None
             found.append(
                 InFlight(
-                    id=opening.id,
+                    id=receipt_id,
                     owner=opening.owner,
                     endpoint=opening.endpoint,
                     model=opening.model,
@@ -186,7 +188,7 @@ class Control:
                     held_nano_usd=0 if claim is None else claim.held,
                 )
             )
-        return sorted(found, key=lambda one: one.id)
+        return found
 
 
 def _key(view: KeyView, now_ms: int) -> KeyHealth:

@@ -82,6 +82,8 @@ MUST_NOT_IMPORT: dict[str, set[str]] = {
 SQL_LIVES_IN = {
     "ledger/store.py", "ledger/batch.py", "ledger/schema.py", "ledger/money.py",
     "ledger/usage.py", "ledger/control.py", "ledger/search.py", "ledger/sign_in.py",
+    "ledger/overview.py",
+    "ledger/listing.py",
 }  # fmt: skip
 # Beside the ledger, those who hand functions to it name the type of a connection and its errors.
 SQLITE_IS_KNOWN_TO = {

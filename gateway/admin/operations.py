@@ -82,5 +82,5 @@ class Operations(Protocol):
     def health(self) -> list[ProviderHealth]:
         """Every provider."""
 
-    def in_flight(self) -> list[InFlight]:
-        """The requests being served, the oldest first."""
+    def in_flight(self, limit: int | None = None) -> list[InFlight]:
+        """The requests being served, the oldest first; no more than `limit` of them."""

@@ -152,12 +152,20 @@ _FOURTH: "Steps" = (
         WHERE status <> 'succeeded'""",
 )
 
+_FIFTH: "Steps" = (
+    # Whose a key is, and what a user was given, for pages of them. Charges are in no index but
+    # their own: the requests that write them pay for a comparison.
+    "CREATE INDEX keys_by_user ON keys (user_id)",
+    """CREATE INDEX transfers_given ON transfers (max(debit, credit), seq)
+        WHERE kind <> 'charge'""",
+)
+
 Steps = tuple[str | Callable[[sqlite3.Connection], None], ...]
 """Statements, and what no statement can do, in order and in one transaction."""
 
 Migrations = tuple[Steps, ...]
 
-MIGRATIONS: Migrations = (_FIRST, _SECOND, _THIRD, _FOURTH)
+MIGRATIONS: Migrations = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
 """Version n is `MIGRATIONS[n - 1]`. Append; never edit one that was released."""
 
 
