@@ -141,15 +141,15 @@ class Admission:
         seen = envelope.peek(body, endpoint.format)
         model = endpoint.model or seen.model
         exchange.about(model or "", stream=seen.stream or endpoint.streams, size=len(body))
-        if model is None:
-            if endpoint.metered:
-                raise GatewayError("invalid_request", "model is required", param="model")
-            return await self.plan_native(exchange, inbound, query, body)
+        if model is None and endpoint.metered:
+            raise GatewayError("invalid_request", "model is required", param="model")
         state = seen.previous_response_id
         if endpoint.counts is not None:
             state = _counted_state(seen)
         if state is not None:
             await self._check_state(exchange, state)
+        if model is None:
+            return await self.plan_native(exchange, inbound, query, body)
         ordered = cast("tuple[Target, ...] | None", exchange.down.ordered)
         targets, claim = self.claim(endpoint, exchange.caller, model, body, seen, ordered)
         exchange.claim = claim

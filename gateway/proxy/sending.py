@@ -15,7 +15,7 @@ from gateway.proxy.headers import Inbound
 from gateway.proxy.routing import EMBEDDED, Target
 from gateway.proxy.server import Downstream
 from gateway.proxy.services import Caller, Services
-from gateway.wire import envelope
+from gateway.wire import envelope, gemini_renaming
 
 UPLOAD_BUFFER_BYTES_MAX = 256 * 1024
 """Bytes of a streamed upload that may wait for the upstream: the bound on memory per upload."""
@@ -185,6 +185,8 @@ class Sender:
             renamed = target.model if seen.model not in (None, target.model) else None
             if endpoint.model is not None:
                 renamed = None
+                if endpoint.format != "gemini" and endpoint.model != target.model:
+                    body = gemini_renaming.renamed(body, seen, target.model)
             claim = exchange.claim
             bound = None if claim is None else claim.max_output_tokens
             if ask or renamed is not None or bound is not None:

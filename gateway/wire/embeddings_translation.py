@@ -11,6 +11,7 @@ reference, "Embeddings" (November 2026), and recorded traffic.
 import base64
 import binascii
 import struct
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -165,8 +166,6 @@ class _One(msgspec.Struct, rename="camel", gc=False):
     content: gemini_bodies.Content | None = None
     model: str | None = None
     output_dimensionality: int | None = None
-    task_type: Raw = lenient.ABSENT
-    title: Raw = lenient.ABSENT
 
 
 class _GeminiVector(msgspec.Struct, gc=False):
@@ -181,8 +180,12 @@ class _GeminiAnswer(msgspec.Struct, rename="camel", gc=False):
 
 _ONE = msgspec.json.Decoder(_One, strict=False)
 _LIST = msgspec.json.Decoder(list[Raw])
+_SETTINGS_INSIDE = msgspec.json.Decoder(dict[str, Raw] | None)
 _GEMINI_ANSWER = msgspec.json.Decoder(_GeminiAnswer)
 _KNOWN = frozenset(("content", "model", "outputDimensionality"))
+_SETTING = frozenset(("outputDimensionality",))
+_CONFIG = "embedContentConfig"
+"""A newer place for the settings."""
 
 
 def read_gemini(body: bytes, method: Method) -> Embedding:
@@ -215,10 +218,24 @@ def read_gemini(body: bytes, method: Method) -> Embedding:
 
 def _read_one(raw: Raw) -> tuple[_One, list[str]]:
     """One request, and the fields in it that say nothing to another format."""
-    fields = _FIELDS.decode(raw)
-    known = {gemini_bodies.camel(name): value for name, value in fields.items()}
-    unknown = [name for name in fields if gemini_bodies.camel(name) not in _KNOWN]
+    known, unknown = {}, []
+    for prefix, fields in _levels(_FIELDS.decode(raw)):
+        for name, value in fields.items():
+            camel = gemini_bodies.camel(name)
+            if camel in (_SETTING if prefix else _KNOWN):
+                known[camel] = value
+            else:
+                unknown.append(prefix + name)
     return _ONE.decode(msgspec.json.encode(known)), unknown
+
+
+def _levels(fields: dict[str, Raw]) -> Iterator[tuple[str, dict[str, Raw]]]:
+    """The settings inside, with what their names are prefixed by, then the fields around them."""
+    outer = dict(fields)
+    for name in fields:
+        if gemini_bodies.camel(name) == _CONFIG:
+            yield f"{name}.", _SETTINGS_INSIDE.decode(outer.pop(name)) or {}
+    yield "", outer
 
 
 def _text(one: _One, field: str) -> str:

@@ -86,6 +86,19 @@ def test_a_gemini_request_becomes_openais_and_its_answer_comes_back(method: Any)
         gemini_types.EmbedContentResponse.model_validate(written)
 
 
+@pytest.mark.parametrize("method", ["embedContent", "batchEmbedContents"])
+@pytest.mark.parametrize("name", ["embedContentConfig", "embed_content_config"])
+def test_settings_in_the_newer_place_are_read_as_well(name: str, method: Any) -> None:
+    inside = {"output_dimensionality": 3, "taskType": "CLUSTERING", "content": "no place for it"}
+    one = {"content": {"parts": [{"text": "a"}]}, name: inside}
+    body = encoded(**one) if method == "embedContent" else encoded(requests=[one, one])
+    asked = embeddings.read_gemini(body, method)
+    prefix = "" if asked.single else "requests."
+    assert asked.dimensions == 3
+    assert set(asked.inputs) == {"a"}
+    assert asked.left_out == (f"{prefix}{name}.taskType", f"{prefix}{name}.content")
+
+
 def test_base64_of_a_provider_is_read() -> None:
     packed = base64.b64encode(struct.pack("<2f", 0.5, 2.0)).decode()
     found = embeddings.read_openai_answer(encoded(data=[{"embedding": packed}]))
