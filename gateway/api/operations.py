@@ -14,7 +14,10 @@ NOFILE_WARN = 4096
 
 
 async def root(request: web.Request) -> web.Response:
-    """Says what answers here; clients probe it with HEAD."""
+    """Says what answers here; clients probe it with HEAD. A browser is led to the dashboard."""
+    wants = request.headers.get("Accept", "")
+    if "text/html" in wants and request.app[PROXY].services.config.dashboard.enabled:
+        return web.Response(status=303, headers={"Location": "/dashboard"})
     return json_answer(orjson.dumps({"service": "gateway", "version": __version__}))
 
 

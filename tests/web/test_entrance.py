@@ -171,6 +171,16 @@ async def test_a_form_too_large_or_of_another_type_is_refused(site: WebSite) -> 
     assert (await ada.get("/dashboard")).path == "/dashboard"
 
 
+async def test_the_bare_address_leads_a_browser_to_the_dashboard_and_tells_a_program_its_name(
+    site: WebSite,
+) -> None:
+    visitor = site.visitor()
+    seen = await visitor.get("/", headers={"Accept": "text/html,*/*;q=0.8"}, follow=False)
+    assert (seen.status, seen.headers["Location"]) == (303, "/dashboard")
+    seen = await visitor.get("/", headers={"Accept": "*/*"})
+    assert (seen.status, seen.text[:20]) == (200, '{"service":"gateway"')
+
+
 async def test_files_of_pages_may_be_kept_and_are_packed(site: WebSite) -> None:
     visitor = site.visitor()
     text = (await visitor.get("/dashboard/sign-in")).text
