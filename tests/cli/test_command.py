@@ -10,16 +10,16 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
 from gateway.accounts import keys, secret
 from gateway.accounts.accounts import Accounts
-from gateway.accounts.sign_in import SignIn
+from gateway.accounts.sign_in import SignIn, SignInRefused
 from gateway.accounts.upstream_settings import UpstreamSettings
 from gateway.accounts.vault import Vault
 from gateway.admin import client, local_socket
@@ -181,6 +181,54 @@ def write_receipts(site: Site, count: int, *, owner: str = "user:1", model: str 
 
 
 # Users and keys
+
+
+def test_a_new_admin_gets_a_link_and_nobody_else_does(site: Site) -> None:
+    made = site.json("users", "create", "root", "--admin")
+    link = made["sign_in_link"]
+    assert isinstance(link, dict)
+    assert link["url"] == f"http://127.0.0.1:8000/dashboard/welcome#{link['token']}"
+    assert "sign_in_link" not in site.json("users", "create", "ann")
+    shown = site.run("users", "create", "boss", "--admin").out.splitlines()
+    assert shown[0] == "user boss created (id 3)"
+    assert "    http://127.0.0.1:8000/dashboard/welcome#" in shown[2]
+
+
+def test_without_pages_a_new_admin_is_made_all_the_same(site: Site) -> None:
+    with (site.directory / "config.toml").open("a") as file:
+        file.write("\n[dashboard]\nenabled = false\n")
+    assert "sign_in_link" not in site.json("users", "create", "root", "--admin")
+    done = site.run("users", "link", "root")
+    assert (done.code, done.out) == (1, "")
+    assert "dashboard.enabled" in done.err
+
+
+def test_a_link_that_the_command_made_is_taken_by_the_server(site: Site) -> None:
+    site.run("users", "create", "ann", "--email", "ann@example.org")
+    link = site.json("users", "link", "ann")
+    with serving(site) as context:
+        where = "192.0.2.1"
+        before = str(link["token"])
+        later = str(site.json("users", "link", "ann")["token"])
+
+        async def enter(token: str) -> str:
+            return await context.sign_in.use_link(
+                token, "correct horse battery", None, where, lifetime_ms=10**6
+            )
+
+        with pytest.raises(SignInRefused):
+            on_the_loop(context, enter(before))
+        session = on_the_loop(context, enter(later))
+        assert context.sign_in.session(session) is not None
+        shown = site.run("users", "end-sessions", "ann").out
+        assert shown == "user ann was signed out in 1 place\n"
+        assert context.sign_in.session(session) is None
+    assert site.run("users", "end-sessions", "ann").out.endswith(" 0 places\n")
+
+
+def on_the_loop(context: Context, work: Coroutine[Any, Any, str]) -> str:
+    """Run it where the context lives."""
+    return asyncio.run_coroutine_threadsafe(work, context.ledger._loop).result(10)
 
 
 def test_a_user_and_a_key_are_made_listed_and_revoked_without_a_server(site: Site) -> None:

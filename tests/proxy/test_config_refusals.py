@@ -1,5 +1,6 @@
 """config.toml: the shipped file holds, everything wrong is refused with the path of its key."""
 
+import socket
 from pathlib import Path
 
 import msgspec
@@ -51,6 +52,29 @@ PROVIDER = '[providers.p]\nformat = "openai"\nbase_url = "https://p.test/v1"\n'
         ("[providers.p]\nformat = 'all'\nbase_url = 'https://x'", "providers.p.format: "),
         ("[server]\nhost = 'env:GATEWAY_NO_SUCH_NAME'", "server.host: environment variable"),
         ("[server\n", "config: not TOML: "),
+        *(
+            (f"[dashboard]\npublic_url = '{url}'", "dashboard.public_url: ")
+            for url in (
+                "llm.example.com",
+                "https://",
+                "https://h/",
+                "https://h/path",
+                "https://h?q",
+                "https://h#f",
+                "https://u:p@h",
+                "ftp://h",
+                "https://h:0",
+                "https://h:65536",
+                "https://h:x",
+                "https://h h",
+                "//h",
+                "https://-h",
+                "https://h\\x",
+                "https://é",
+            )
+        ),
+        ("[dashboard]\nsession_hours = 0", "dashboard.session_hours: "),
+        ("[dashboard]\nsignup = 'yes'", "dashboard.signup: "),
     ],
 )
 def test_what_is_wrong_is_refused_by_the_path_of_its_key(text: str, message: str) -> None:
@@ -123,3 +147,22 @@ def test_the_shipped_file_is_the_defaults_and_complete() -> None:
 def test_a_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=str(tmp_path)):
         cfg.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "port", "url"),
+    [
+        ("", 0, "http://127.0.0.1:8000"),
+        ("", 8123, "http://127.0.0.1:8123"),
+        ("[server]\nport = 0", 0, None),
+        ("[server]\nport = 0", 8123, "http://127.0.0.1:8123"),
+        ("[server]\nhost = '::1'", 0, "http://[::1]:8000"),
+        ("[server]\ntls_cert = 'c'\ntls_key = 'k'", 0, "https://127.0.0.1:8000"),
+        ("[server]\nunix_socket = '/run/g'", 0, None),
+        ("[server]\nhost = '0.0.0.0'", 0, f"http://{socket.gethostname()}:8000"),
+        ("[dashboard]\npublic_url = 'https://a.example'", 8123, "https://a.example"),
+        ("[dashboard]\npublic_url = 'http://[2001:db8::1]:81'", 0, "http://[2001:db8::1]:81"),
+    ],
+)
+def test_where_browsers_find_the_gateway(text: str, port: int, url: str | None) -> None:
+    assert cfg.base_url(cfg.parse(text), port) == url
