@@ -105,6 +105,7 @@ class Accounts:
         self._user_ids: dict[str, int] = {}
         self._by_email: dict[str, set[int]] = {}
         self._keys: dict[str, Key] = {}
+        self._keys_of: dict[int, dict[str, None]] = {}
         self._funds: dict[int, Funds] = {}
         self._key_funds: dict[str, Funds] = {}
         self._caps: dict[tuple[int, str], int] = {}
@@ -276,11 +277,19 @@ class Accounts:
 
     def list_keys(self, user_name: str | None = None) -> list[Key]:
         """All keys, or those of one user (`Missing` if unknown), oldest first."""
-        found = list(self._keys.values())
-        if user_name is not None:
-            user_id = self.user_named(user_name).id
-            found = [key for key in found if key.user_id == user_id]
+        if user_name is None:
+            found = list(self._keys.values())
+        else:
+            theirs = self._keys_of.get(self.user_named(user_name).id, ())
+            found = [self._keys[key_id] for key_id in theirs]
         return sorted(found, key=lambda key: (key.created_ms, key.id))
+
+    def key(self, key_id: str) -> Key:
+        """The key of that id, whatever its status. `Missing` if there is none."""
+        key = self._keys.get(key_id)
+        if key is None:
+            raise Missing(f"there is no key {key_id!r}")
+        return key
 
     def key_status(self, key: Key, now_ms: int) -> KeyStatus:
         """What a key is worth at a moment."""
@@ -473,14 +482,14 @@ class Accounts:
         if before is None:
             self._funds[user.id] = Funds()
         if before is not None and before.suspended_ms != user.suspended_ms:
-            for key in self._keys.values():
-                if key.user_id == user.id:
-                    self._put_key(key)
+            for key_id in self._keys_of.get(user.id, ()):
+                self._put_key(self._keys[key_id])
 
     def _put_key(self, key: Key) -> None:
         before = self._keys.get(key.id)
         self._keys[key.id] = key
         if before is None:
+            self._keys_of.setdefault(key.user_id, {})[key.id] = None
             self._key_funds[key.id] = Funds(_spendable(key))
         else:
             self._key_funds[key.id].deposit(_spendable(key) - _spendable(before))

@@ -231,6 +231,17 @@ class SignIn:
         await self._accounts.commit(change, apply)
         _log.info("%s changed their password", user.name)
 
+    async def check_password(self, user_id: int, password: str) -> None:
+        """Make sure that it is the user's password: for what is not to be done without it.
+
+        Raises `Conflict`, whose message opens with `current_password`; `SignInRefused` after too
+        many attempts.
+        """
+        known = self._hashes.get(user_id)
+        if known is None:
+            raise Conflict("current_password: there is none; ask for a one-time link")
+        await self._check_current(user_id, known, password)
+
     async def make_link(self, user_name: str) -> tuple[str, int]:
         """A token that sets a user's password, once, and when it expires, in milliseconds.
 

@@ -24,7 +24,7 @@ from gateway.ledger.catalog import Model
 from gateway.ledger.prices import CLASSES, Price, shown
 from gateway.proxy.handler import Proxy
 from gateway.proxy.routing import Router, Target
-from gateway.proxy.services import Caller
+from gateway.proxy.services import Caller, Services
 
 PAGE_MAX = 1000
 
@@ -67,25 +67,41 @@ async def show(request: web.Request) -> web.Response:
     raise GatewayError("not_found", f"No such model: {name[:200]}", param="model")
 
 
-def _callable(proxy: Proxy, caller: Caller, family: Family) -> Iterator[Listed]:
+def offered(services: Services, multiplier: str, family: Family = "openai") -> Iterator[Listed]:
+    """The names that a user's keys can call in a format, each once: aliases first.
+
+    `multiplier` is the user's own factor on every price.
+    """
     seen: set[str] = set()
-    allowed = None if caller.key is None or caller.key.models is None else set(caller.key.models)
-    for one in _names(proxy, caller, family):
-        if one.id not in seen and (allowed is None or one.id in allowed):
+    for one in _offered(services, multiplier, family):
+        if one.id not in seen:
             seen.add(one.id)
             yield one
 
 
-def _names(proxy: Proxy, caller: Caller, family: Family) -> Iterator[Listed]:
-    services = proxy.services
-    router = services.router
+def _callable(proxy: Proxy, caller: Caller, family: Family) -> Iterator[Listed]:
     if caller.key is None:
-        provider, base = router.owner(family, None)
-        for model in router.catalog.models(provider.catalog_name):
+        yield from _own(proxy.services.router, family)
+        return
+    allowed = None if caller.key.models is None else set(caller.key.models)
+    for one in offered(proxy.services, caller.multiplier, family):
+        if allowed is None or one.id in allowed:
+            yield one
+
+
+def _own(router: Router, family: Family) -> Iterator[Listed]:
+    provider, base = router.owner(family, None)
+    seen: set[str] = set()
+    for model in router.catalog.models(provider.catalog_name):
+        if model.id not in seen:
+            seen.add(model.id)
             known = router.known(Target(provider, base, model.id))
             yield Listed(model.id, provider.name, known or model, Decimal(1))
-        return
-    rate = Decimal(caller.multiplier)
+
+
+def _offered(services: Services, multiplier: str, family: Family) -> Iterator[Listed]:
+    router = services.router
+    rate = Decimal(multiplier)
     for alias in services.config.models:
         try:
             target = router.route(alias, family, None).targets[0]

@@ -111,6 +111,37 @@ def correct(
     return balance(conn, user_id)
 
 
+class Given(NamedTuple):
+    """A credit or a correction of a user; `nano_usd` is below zero where it took away.
+
+    `seq` is its place among all transfers; `code_hint` is set where a code was redeemed.
+    """
+
+    seq: int
+    ref: str
+    kind: TransferKind
+    nano_usd: int
+    created_ms: int
+    reason: str | None
+    code_hint: str | None
+
+
+def given(
+    conn: sqlite3.Connection, user_id: int, *, before: int | None = None, limit: int
+) -> list[Given]:
+    """What a user was given, or had taken again, newest first; `before` is a `seq`."""
+    # As it is in the index, which knows the user's side of a transfer as the greater one.
+    rows = conn.execute(
+        """SELECT t.seq, t.ref, t.kind, CASE WHEN t.credit = ? THEN t.nano_usd ELSE -t.nano_usd END,
+            t.created_ms, t.reason, c.hint
+        FROM transfers t LEFT JOIN codes c ON c.id = substr(t.ref, 6)
+        WHERE t.kind <> 'charge' AND max(t.debit, t.credit) = ? AND t.seq < ?
+        ORDER BY t.seq DESC LIMIT ?""",
+        (user_id, user_id, 1 << 62 if before is None else before, limit),
+    )
+    return [Given(*row) for row in rows]
+
+
 # --- redemption codes ---------------------------------------------------------------------------
 
 _CODE = """SELECT c.id, c.hint, c.nano_usd, c.created_ms, c.expires_ms, c.redeemed_ms, u.name,

@@ -185,6 +185,14 @@ class ReportRow(msgspec.Struct, frozen=True):
     list_nano_usd: int
 
 
+_DAYS = """WITH RECURSIVE days (day, last) AS (
+        SELECT max(?, first), min(?, latest) FROM (
+            SELECT (SELECT min(day) FROM usage) AS first, (SELECT max(day) FROM usage) AS latest)
+        UNION ALL SELECT day + 1, last FROM days WHERE day < last)
+    SELECT day FROM days WHERE day <= last"""
+"""The days of an interval that can have rows."""
+
+
 def report(
     conn: sqlite3.Connection,
     *,
@@ -200,15 +208,18 @@ def report(
     than `REPORT_ROWS_MAX` rows; one more than that is given where there are more.
     """
     wanted = [name in group_by for name in ("day", "user", "key", "provider", "model")]
+    where, params = "day BETWEEN ? AND ?", [since_day, until_day]
+    if user_id is not None:
+        # One user's rows lie together within a day: each day is one look, whatever others did.
+        where, params = f"day IN ({_DAYS}) AND user_id = ?", [since_day, until_day, user_id]
     rows = conn.execute(
-        """SELECT CASE WHEN ? THEN day END, CASE WHEN ? THEN user_id END,
+        f"""SELECT CASE WHEN ? THEN day END, CASE WHEN ? THEN user_id END,
             CASE WHEN ? THEN key_id END, CASE WHEN ? THEN provider END,
             CASE WHEN ? THEN model END, sum(requests), sum(failed), sum(input_tokens),
             sum(output_tokens), sum(nano_usd), sum(list_nano_usd)
-        FROM usage WHERE day BETWEEN ? AND ? AND (? IS NULL OR user_id = ?)
-            AND (? IS NULL OR key_id = ?)
+        FROM usage WHERE {where} AND (? IS NULL OR key_id = ?)
         GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5 LIMIT ?""",
-        (*wanted, since_day, until_day, user_id, user_id, key_id, key_id, REPORT_ROWS_MAX + 1),
+        (*wanted, *params, key_id, key_id, REPORT_ROWS_MAX + 1),
     )
     return [ReportRow(*row) for row in rows]
 

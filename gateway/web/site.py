@@ -17,6 +17,7 @@ import msgspec
 from aiohttp import web
 from multidict import MultiDict
 
+from gateway.accounts.attempts import Attempts
 from gateway.accounts.sign_in import SignIn
 from gateway.admin.context import Context, field_of
 from gateway.admin.verbs import VERBS
@@ -29,6 +30,9 @@ from gateway.web.static import Static
 
 SLICE_S = 0.0005
 """Rendering gives way to the proxy's requests at least this often."""
+
+REDEEMS_MAX = 10
+REDEEM_WINDOW_MS = 15 * 60_000
 
 NOTICES_MAX = 1000
 NOTICE_S = 300.0
@@ -86,6 +90,8 @@ class Site:
     secret: bytes = field(repr=False)
     templates: jinja2.Environment
     static: Static
+    redeeming: Attempts = field(default_factory=lambda: Attempts(REDEEMS_MAX, REDEEM_WINDOW_MS))
+    """Of redemption codes, by user id: who has none may guess no more often than this."""
     _left: dict[str, _Left] = field(default_factory=dict, repr=False)
 
     @property
@@ -174,7 +180,7 @@ class Visit:
         """A field of the form, without spaces around it; None where it is empty or missing."""
         return self.form.get(name, "").strip() or None
 
-    async def verb(self, name: str, **arguments: Any) -> Any:
+    async def verb(self, name: str, /, **arguments: Any) -> Any:
         """Run an admin verb in the viewer's name and give its answer, decoded.
 
         Raises `Conflict` (`BadArguments`, `Missing`, `KeyReused`) or `StoreError`.

@@ -388,6 +388,20 @@ async def test_the_old_password_cannot_be_guessed_from_a_stolen_session(site: Si
     await site.sign_in.set_password(ann, OTHER, current=GOOD, keep=token)
 
 
+async def test_a_password_is_asked_for_again_as_often_as_it_may_be_changed(site: Site) -> None:
+    ann = await site.person("ann")
+    await site.sign_in.check_password(ann, GOOD)
+    for guess in ["", *["a guess"] * rules.EMAIL_ATTEMPTS_MAX]:
+        with pytest.raises(Conflict, match=r"^current_password: "):
+            await site.sign_in.check_password(ann, guess)
+    with pytest.raises(SignInRefused) as refused:
+        await site.sign_in.check_password(ann, GOOD)
+    assert refused.value.retry_after_s
+    bob = await site.person("bob", password=None)
+    with pytest.raises(Conflict, match="one-time link"):
+        await site.sign_in.check_password(bob, GOOD)
+
+
 async def test_a_sign_in_with_a_password_that_changes_meanwhile_begins_nothing(
     site: Site,
 ) -> None:

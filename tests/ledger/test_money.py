@@ -44,6 +44,30 @@ def test_credit_is_posted_once_for_one_reference(conn: sqlite3.Connection, user:
     assert money.balances(conn) == {user.id: 507}
 
 
+def test_what_a_user_was_given_is_listed_newest_first_by_pages_without_charges(
+    opened: Store, conn: sqlite3.Connection, user: User
+) -> None:
+    other = store.create_user(conn, name="another", email=None, admin=False, created_ms=1)
+    credit(conn, user.id, 500)
+    credit(conn, other.id, 9, "not theirs")
+    opened.commit((), [an_entry(an_opening(user.id), 5)])
+    money.correct(conn, "c1", user.id, -20, "given twice", 8)
+    money.add_codes(conn, [a_code()])
+    money.redeem(conn, b"hash 1", user.id, 9)
+    found = money.given(conn, user.id, limit=9)
+    assert [(one.kind, one.nano_usd, one.reason, one.code_hint) for one in found] == [
+        ("credit", 500, None, "code-abcd"), ("correction", -20, "given twice", None),
+        ("credit", 500, None, None),
+    ]  # fmt: skip
+    assert money.given(conn, user.id, limit=2) == found[:2]
+    assert money.given(conn, user.id, before=found[1].seq, limit=2) == found[2:]
+    plan = conn.execute(
+        "EXPLAIN QUERY PLAN SELECT seq FROM transfers WHERE kind <> 'charge'"
+        " AND max(debit, credit) = 1 AND seq < 9 ORDER BY seq DESC"
+    ).fetchall()
+    assert "transfers_given" in plan[0][-1]
+
+
 @pytest.mark.parametrize("nano_usd", [0, -1, 2**63])
 def test_a_transfer_moves_more_than_nothing(
     conn: sqlite3.Connection, user: User, nano_usd: int
