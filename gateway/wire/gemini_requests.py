@@ -212,7 +212,16 @@ class _RequestReader:
         return tuple(out)
 
     def _blocks(self, content: bodies.Content, path: str) -> tuple[Block, ...]:
-        return tuple([self._block(part, path + ".parts") for part in content.parts or ()])
+        returned: list[bodies.FunctionResponse] = []
+        out = []
+        for part in content.parts or ():
+            result = part.function_response
+            if result is not None and result.id:
+                if result in returned:
+                    continue  # Gemini CLI says a result twice when it resumes; others refuse that
+                returned.append(result)
+            out.append(self._block(part, path + ".parts"))
+        return tuple(out)
 
     def _block(self, part: bodies.Part, path: str) -> Block:
         if part.text is not None:
