@@ -77,6 +77,8 @@ MemoryDenyWriteExecute=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
+# Threads that check passwords make themselves nicer than those that serve calls.
+SystemCallFilter=setpriority
 SystemCallErrorNumber=EPERM
 
 [Install]

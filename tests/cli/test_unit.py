@@ -39,6 +39,14 @@ def test_the_secret_comes_as_the_credential_that_is_looked_for(text: str) -> Non
     assert values(text, "LoadCredential") == [f"{secret.CREDENTIAL}:/etc/gateway/secret"]
 
 
+def test_of_what_takes_resources_threads_may_only_change_their_priority(text: str) -> None:
+    # Only ever for the worse: there is no capability to go the other way.
+    *refused, allowed = values(text, "SystemCallFilter")
+    assert any("@resources" in one and one.startswith("~") for one in refused)
+    assert allowed == "setpriority"
+    assert values(text, "CapabilityBoundingSet") == [""]
+
+
 def test_the_unit_starts_this_command_on_this_configuration(text: str, tmp_path: Path) -> None:
     (start,) = values(text, "ExecStart")
     assert start.startswith("/")

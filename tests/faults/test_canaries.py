@@ -102,7 +102,7 @@ def made(canaries: Canaries) -> None:
 
 
 async def issue(site: Site) -> None:
-    """Everything that an admin can make: users, keys, codes, provider keys."""
+    """Everything that an admin can make: users, keys, links, codes, provider keys."""
     admin, known = site.admin, site.canaries.known
 
     async def key(name: str, user: str, **more: object) -> str:
@@ -121,6 +121,10 @@ async def issue(site: Site) -> None:
     await admin("DELETE", f"/keys/{revoked}")
     await key("admin key", "root", admin=True)
     await key("expired key", "ann", expires_ms=time.time_ns() // 1_000_000 + 500)
+    for name in ("void link", "sign-in link"):
+        answer = await admin("POST", "/users/root/sign-in-link", issues=name)
+        site.canaries.add(name, str(answer["token"]))
+    await admin("DELETE", "/users/root/sessions")
     for name in ("redeemed code", "unused code"):
         answer = await admin("POST", "/codes", {"amount": "1.00"}, issues=name)
         codes = answer["data"]
@@ -166,6 +170,9 @@ async def commands(site: Site) -> None:
     )
     out = await site.command("codes", "create", "1", "--json", *config, issues="code of a command")
     site.canaries.add("code of a command", orjson.loads(out)["data"][0]["code"], shown=9)
+    words = ("users", "create", "boss", "--admin", "--json")
+    out = await site.command(*words, *config, issues="link of a command")
+    site.canaries.add("link of a command", orjson.loads(out)["sign_in_link"]["token"])
     await site.command("codes", "list", "--json", *config)
 
 
