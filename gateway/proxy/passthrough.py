@@ -194,6 +194,10 @@ class Streamed(Relay):
                     data = b"%x\r\n%b\r\n" % (size, data)
             self._write(data)
             return
+        self._take(out)
+
+    def _take(self, out: bytes) -> None:
+        """Anything but the common piece."""
         if self._state == "held" and self._opened_with_error():
             return
         self.pass_on(out)
@@ -235,7 +239,12 @@ class Streamed(Relay):
         return True
 
     def _frame(self, out: bytes) -> bytes:
-        return b"%x\r\n%b\r\n" % (len(out), out) if self._chunked and out else out
+        if not self._chunked or not out:
+            return out
+        size = len(out)
+        if size < SIZE_LINES:
+            return b"".join((_SIZE_LINE[size], out, b"\r\n"))
+        return b"%x\r\n%b\r\n" % (size, out)
 
     def _opened(self) -> None:
         """The row that opens the receipt is durable: the answer may begin."""

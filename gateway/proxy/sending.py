@@ -170,7 +170,7 @@ class Sender:
     ) -> bytes:
         """The request as this target gets it, head and body in one piece for one write."""
         if target.speaks is not None:
-            return _translated(exchange, plan, target)
+            return _translated(exchange, plan, target, memory)
         exchange.translation = None
         body, seen = plan.body, plan.envelope
         endpoint = exchange.endpoint
@@ -284,14 +284,14 @@ class Sender:
         connection.request_done = True
 
 
-def _translated(exchange: Exchange, plan: Plan, target: Target) -> bytes:
+def _translated(exchange: Exchange, plan: Plan, target: Target, memory: Remembered | None) -> bytes:
     """The request as a target of another format gets it."""
     endpoint = exchange.endpoint
     if endpoint.counts is not None:
         return counting.request(exchange, plan, target)
     if endpoint.format in EMBEDDED.values():
         return translated_embeddings.request(exchange, plan, target)
-    return translated.request(exchange, plan, target)
+    return translated.request(exchange, plan, target, memory)
 
 
 def _max_tokens_key(endpoint: Endpoint, target: Target) -> str | None:

@@ -25,14 +25,16 @@ from gateway.proxy.passthrough import Buffered, Relay, Streamed
 from gateway.proxy.routing import Target
 from gateway.proxy.server import head
 from gateway.wire import registry
+from gateway.wire.conversation import Answer as Answered
 from gateway.wire.conversation import AnswerError
 from gateway.wire.format import Asked, BodyTap, Toward
 from gateway.wire.neutral import Metered
-from gateway.wire.translate import TranslatingTap, Translation
+from gateway.wire.translate import TranslatingTap, Translation, metered_of
 
 if TYPE_CHECKING:
     from gateway.proxy.admission import Plan
     from gateway.proxy.exchange import Exchange
+    from gateway.proxy.sending import Remembered
 
 IGNORED_CHARS_MAX = 1000
 """Of the names of ignored fields in a header: callers make them up."""
@@ -92,9 +94,12 @@ class Whole(Protocol):
         ...
 
 
-def request(exchange: "Exchange", plan: "Plan", target: Target) -> bytes:
+def request(
+    exchange: "Exchange", plan: "Plan", target: Target, memory: "Remembered | None" = None
+) -> bytes:
     """A conversation as a target of another format gets it; leaves its call on the exchange.
 
+    `memory` keeps the head that goes with the caller's, where it is the same for each request.
     Raises `GatewayError` where it cannot be said in the target's format.
     """
     endpoint, claim = exchange.endpoint, exchange.claim
@@ -113,9 +118,15 @@ def request(exchange: "Exchange", plan: "Plan", target: Target) -> bytes:
         path = gemini_path(
             target, "streamGenerateContent?alt=sse" if wanted.stream else "generateContent"
         )
-    else:
-        path = _PATHS[target.speaks]
-    return outgoing(exchange, plan, target, path, body)
+        return outgoing(exchange, plan, target, path, body)
+    path = _PATHS[target.speaks]
+    if memory is None:
+        return outgoing(exchange, plan, target, path, body)
+    key = None if exchange.key is None else exchange.key.text
+    if memory.target is not target or memory.key != key:
+        memory.head = _start(exchange, plan, target, path)
+        memory.target, memory.key = target, key
+    return _with_body(memory.head, body)
 
 
 def family_of(wire_format: str) -> Family:
@@ -141,6 +152,15 @@ def outgoing(exchange: "Exchange", plan: "Plan", target: Target, path: str, body
     Of the caller's own header fields nothing goes along but the user agent: the others belong to
     the caller's format.
     """
+    return _with_body(_start(exchange, plan, target, path), body)
+
+
+def _with_body(start: bytes, body: bytes) -> bytes:
+    return b"%bContent-Length: %d\r\n\r\n%b" % (start, len(body), body)
+
+
+def _start(exchange: "Exchange", plan: "Plan", target: Target, path: str) -> bytes:
+    """The head, but for its framing and the blank line."""
     assert target.speaks is not None
     key = exchange.key
     family = family_of(target.speaks)
@@ -148,16 +168,19 @@ def outgoing(exchange: "Exchange", plan: "Plan", target: Target, path: str, body
     agent = plan.inbound.notes.get(b"user-agent")
     if agent is not None:
         credential += b"User-Agent: %b\r\n" % agent
-    return b"POST %b/%b HTTP/1.1\r\nHost: %b\r\n%b%b%bContent-Length: %d\r\n\r\n%b" % (
+    return b"POST %b/%b HTTP/1.1\r\nHost: %b\r\n%b%b%b" % (
         target.base.prefix.encode(), path.encode(), target.base.origin.netloc.encode(), credential,
-        _FIXED_LINES.get(target.speaks, b""), _JSON, len(body), body,
+        _FIXED_LINES.get(target.speaks, b""), _JSON,
     )  # fmt: skip
 
 
 class Conversation:
-    """A call of one chat format to a target of another; see `Foreign` and `Whole`."""
+    """A call of one chat format to a target of another; see `Foreign` and `Whole`.
 
-    __slots__ = ("_asked", "_translation", "ignored", "streams")
+    It is its own tap: what its answer reports of itself need not be read from it twice.
+    """
+
+    __slots__ = ("_asked", "_body", "_found", "_translation", "ignored", "streams")
 
     told = b""
 
@@ -165,6 +188,8 @@ class Conversation:
         self._translation = translation
         self.ignored: Sequence[str] = translation.ignored
         self.streams = translation.request.stream
+        self._body = b""
+        self._found: Answered | None = None
 
     def relay(self, exchange: "Exchange", status: int, answer: Answer) -> Relay:
         """See `Foreign.relay`."""
@@ -181,7 +206,23 @@ class Conversation:
 
     def tap(self) -> BodyTap:
         """See `Whole.tap`."""
-        return registry.body_tap(self._translation.upstream.name)
+        return self
+
+    def feed(self, data: bytes) -> None:
+        """See `BodyTap.feed`."""
+        self._body += data
+
+    def metered(self) -> Metered:
+        """See `BodyTap.metered`."""
+        body = self._body
+        self._found = found = self._translation.read(body)
+        counted = found is not None and found.usage is not None and found.error is None
+        if found is not None and counted and body.find(b'"error"') < 0:
+            return metered_of(found)
+        # Nothing was counted, or there is more to be told.
+        tap = registry.body_tap(self._translation.upstream.name)
+        tap.feed(body)
+        return tap.metered()
 
     def read_error(self, status: int, body: bytes) -> AnswerError:
         """See `Whole.read_error`."""
@@ -189,9 +230,10 @@ class Conversation:
 
     def answer(self, body: bytes, metered: Metered | None) -> bytes | AnswerError | None:
         """See `Whole.answer`."""
-        translation = self._translation
-        translate = translation.streamed_answer if self.streams else translation.answer
-        return translate(body, self._asked)
+        found = self._found
+        if found is None or found.error is not None:
+            return None if found is None else found.error
+        return self._translation.written(found, self._asked)
 
 
 def _head(
@@ -220,6 +262,16 @@ class TranslatedStream(Streamed):
     def __init__(self, exchange: "Exchange", head: bytes, tap: TranslatingTap) -> None:
         super().__init__(exchange, head, tap)
         self._translating = tap
+
+    def body(self, data: bytes) -> None:
+        tap = self._translating
+        out = tap.feed(data)
+        if self._state != "open" or tap.terminal:
+            self._take(out)
+        elif out:
+            # Nearly every read of a stream ends here.
+            self._last = out = self._fit(out)
+            self._write(self._frame(out))
 
     def end(self) -> None:
         tap = self._translating

@@ -6,6 +6,7 @@ reasons", "Errors" (November 2026), and recorded traffic. Used by the dialect.
 """
 
 import re
+from typing import Annotated
 
 import msgspec
 
@@ -78,7 +79,26 @@ class _Message(msgspec.Struct, frozen=True):
     error: msgspec.Raw = lenient.ABSENT
 
 
+class _UsualText(msgspec.Struct, tag="text", forbid_unknown_fields=True, gc=False):
+    text: str
+    citations: None = None
+
+
+class _UsualMessage(msgspec.Struct, gc=False):
+    """The message that most are: text, of the usual types."""
+
+    content: Annotated[list[_UsualText], msgspec.Meta(min_length=1)]
+    stop_reason: Annotated[str, msgspec.Meta(min_length=1)]
+    usage: meter.AnthropicUsage
+    type: str | None = None
+    id: str | None = None
+    model: str | None = None
+    stop_sequence: None = None
+    error: None = None
+
+
 _MESSAGE = msgspec.json.Decoder(_Message)
+_USUAL = msgspec.json.Decoder(_UsualMessage)
 
 
 # -- reading -----------------------------------------------------------------------------------
@@ -97,6 +117,25 @@ def read_answer(body: bytes) -> Answer | None:
 
     One without a stop reason is an error, not an end.
     """
+    return _usual(body) or _unusual(body)
+
+
+def _usual(body: bytes) -> Answer | None:
+    """Read a usual answer in one decode; None where it is not one."""
+    try:
+        found = _USUAL.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    stop = stop_of(found.stop_reason, calls=False)
+    return Answer(
+        id=found.id or None,
+        model=found.model or None,
+        choices=(Choice(tuple([Text(one.text) for one in found.content]), stop),),
+        usage=meter.usage_from(found.usage),
+    )
+
+
+def _unusual(body: bytes) -> Answer | None:
     found = lenient.decode(_MESSAGE, body)
     if found is None:
         return None

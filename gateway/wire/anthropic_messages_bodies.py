@@ -80,7 +80,7 @@ _COUNTED = frozenset(
 
 
 def _joined(members: dict[str, bytes]) -> bytes:
-    return b"{%b}" % b",".join(b'"%b":%b' % (key.encode(), members[key]) for key in members)
+    return b"{%b}" % b",".join([b'"%b":%b' % (key.encode(), members[key]) for key in members])
 
 
 def _members(request: Request, toward: Toward) -> tuple[dict[str, bytes], list[str]]:

@@ -9,6 +9,7 @@ does `top_k` to thinking, as it only cuts the tail. Sources: platform.claude.com
 """
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -40,6 +41,9 @@ _BUDGETS: dict[Effort, int] = {
     "high": 16384,
     "xhigh": 32768,
 }
+NAMES_REMEMBERED_MAX = 256
+"""Of models: operators name a few."""
+
 _EFFORTS: dict[Effort, str] = {
     "minimal": "low",
     "low": "low",
@@ -57,6 +61,7 @@ Mode = Literal["none", "budget", "both", "adaptive", "always"]
 so even unasked."""
 
 
+@lru_cache(NAMES_REMEMBERED_MAX)
 def version(model: str) -> tuple[int, int] | None:
     """The generation of a Claude model; None for other models and names without one."""
     match = _VERSION.search(model)

@@ -151,6 +151,10 @@ class _Body(msgspec.Struct, frozen=True):
     cache_control: CacheControl | None = None
 
 
+class _Strict(_Body, frozen=True, forbid_unknown_fields=True):
+    """A body whose members are all known."""
+
+
 class _Tool(msgspec.Struct, frozen=True):
     name: str
     type: str | None = None
@@ -161,6 +165,7 @@ class _Tool(msgspec.Struct, frozen=True):
 
 
 _BODY = msgspec.json.Decoder(_Body)
+_STRICT = msgspec.json.Decoder(_Strict)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TOOL = msgspec.json.Decoder(_Tool)
 _WHERE = re.compile(r" - at `\$\.?([^`]*)`$")
@@ -197,11 +202,7 @@ def read_request(body: bytes, *, model: str | None = None, stream: bool | None =
 
     Raises `GatewayError` `invalid_request` with the field at fault as `param`.
     """
-    try:
-        fields = _FIELDS.decode(body)
-        found = _BODY.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise _invalid(exc, "") from None
+    found, fields = _decoded(body)
     reading = _Reading()
     system, messages = _conversation(found, reading)
     tools = tuple(_tool(raw, at, reading) for at, raw in enumerate(found.tools or ()))
@@ -237,6 +238,19 @@ def read_request(body: bytes, *, model: str | None = None, stream: bool | None =
     )
 
 
+def _decoded(body: bytes) -> tuple[_Body, dict[str, msgspec.Raw]]:
+    """The body, and all its members where there are any but the known ones."""
+    try:
+        return _STRICT.decode(body), {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        fields = _FIELDS.decode(body)
+        return _BODY.decode(body), fields
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise _invalid(exc, "") from None
+
+
 def _invalid(exc: Exception, inside: str) -> GatewayError:
     """The refusal for what a decoder did not take; `inside` is the field that it decoded."""
     text = str(exc)
@@ -261,11 +275,10 @@ def _conversation(found: _Body, reading: _Reading) -> tuple[tuple[Block, ...], t
     messages: list[Message] = []
     for at, turn in enumerate(found.messages):
         blocks = _content(turn.content, f"messages.{at}.content", reading)
-        texts = all(isinstance(block, Text) for block in blocks)
-        if turn.role == "system" and not messages and texts:
-            system += blocks
-            continue
         if turn.role == "system":
+            if not messages and all(isinstance(block, Text) for block in blocks):
+                system += blocks
+                continue
             reading.note("late_system", f"messages.{at}.role")
         messages.append(Message(turn.role, blocks))
     if messages and messages[-1].role == "assistant":
@@ -281,7 +294,8 @@ def _content(raw: msgspec.Raw, field: str, reading: _Reading) -> tuple[Block, ..
     except msgspec.DecodeError as exc:
         raise _invalid(exc, field) from None
     for block in blocks:
-        _note_block(block, field, reading)
+        if not isinstance(block, Text):
+            _note_block(block, field, reading)
     return blocks
 
 
@@ -435,6 +449,6 @@ def _note_fields(found: _Body, fields: dict[str, msgspec.Raw], reading: _Reading
         reading.note("user", "metadata.user_id")
     if found.output_config is not None and found.output_config.task_budget:
         reading.left_out.append("output_config.task_budget")
-    for key, feature in _HINTS.items():
+    for key, feature in _HINTS.items() if fields else ():
         if key in fields and bytes(fields[key]) not in (b"null", b"[]"):
             reading.note(feature, key)

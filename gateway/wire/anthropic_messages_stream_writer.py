@@ -101,6 +101,11 @@ class _Writing:
 class MessagesStreamWriter:
     """See `format.StreamWriter`. Of several choices the first is written."""
 
+    __slots__ = (
+        "_asked", "_blocks", "_cited", "_cut", "_live", "_number", "_over", "_refused", "_sequence",
+        "_stop",
+    )  # fmt: skip
+
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._blocks: dict[int, _Writing] = {}  # in order of their beginning; the first is live

@@ -8,6 +8,8 @@ written by `anthropic_messages_stream_writer.py`. Source: docs.anthropic.com, "S
 (November 2026), and recorded traffic. Used by the dialect.
 """
 
+from typing import Annotated, Literal
+
 import msgspec
 
 from gateway.wire import anthropic_messages as meter
@@ -89,6 +91,21 @@ class _Open:
         self.size = 0
 
 
+class _UsualText(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    text: Annotated[str, msgspec.Meta(min_length=1)]
+    type: Literal["text_delta"]
+
+
+class _Usual(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """The event that nearly all are, of which the name says what it is as well."""
+
+    type: Literal["content_block_delta"]
+    index: int
+    delta: _UsualText
+
+
+_DELTA = b"event: content_block_delta\ndata: "
+_USUAL = msgspec.json.Decoder(_Usual)
 _NAME_BYTES_MAX = 64
 _EVENT = msgspec.json.Decoder(_Event)
 _MESSAGE = msgspec.json.Decoder(_Message)
@@ -106,6 +123,11 @@ def _data(event: bytes) -> bytes:
 
 class MessagesStreamReader:
     """See `format.StreamReader`."""
+
+    __slots__ = (
+        "_calls", "_counts", "_fault", "_id", "_model", "_next", "_open", "_out", "_over",
+        "_partial", "_reason", "_sequence", "_started", "_text_bytes",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._partial = bytearray()  # the event that has not ended yet
@@ -127,6 +149,8 @@ class MessagesStreamReader:
         """See `format.StreamReader.feed`."""
         if self._over:
             return []
+        if not self._partial and (usual := self._usual(data)) is not None:
+            return usual
         if self._partial:
             self._resume(data)
         else:
@@ -137,6 +161,23 @@ class MessagesStreamReader:
             self._partial = bytearray()
         out, self._out = self._out, []
         return out
+
+    def _usual(self, data: bytes) -> list[Event] | None:
+        """More of a text, in one whole event of the usual spelling; None where it is not that."""
+        if not data.startswith(_DELTA) or data.find(b"\n", len(_DELTA)) != len(data) - 2:
+            return None
+        if not data.endswith(b"\n\n") or data.find(b"\r") >= 0 or not utf8.is_text(data):
+            return None
+        try:
+            found = _USUAL.decode(memoryview(data)[len(_DELTA) :])
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        opened = self._open.get(found.index)
+        if opened is None or opened.index is None:
+            return None
+        text = found.delta.text
+        self._text_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        return [Delta(opened.index, text)]
 
     def _resume(self, data: bytes) -> None:
         """Add to the event that has not ended; where it ends, read it and go on with the rest."""

@@ -109,6 +109,11 @@ class GeminiStreamWriter:
         """See `format.StreamWriter.write`."""
         if self._over:
             return b""
+        if type(event) is Delta:
+            return self._delta(event)
+        return self._other(event)
+
+    def _other(self, event: Event) -> bytes:
         match event:
             case Delta():
                 return self._delta(event)

@@ -114,6 +114,12 @@ class GeminiStreamReader:
         if self._array is not None:
             return self._elements(data)
         start = 0
+        if not self._partial and data.startswith(b"data: ") and data.endswith(b"\r\n\r\n"):
+            size = len(data)
+            if data.find(b"\r") == size - 4 and data.find(b"\n") == size - 3:
+                self._chunk(data[6:-4])  # one event, in Google's own spelling
+                out, self._out = self._out, []
+                return out
         if self._partial:
             start = max(0, len(self._partial) - sse.END_LOOKBACK)
             self._partial += data

@@ -99,6 +99,10 @@ class _Written:
 class ChatStreamWriter:
     """Implements `format.StreamWriter`."""
 
+    __slots__ = (
+        "_asked", "_base", "_choices", "_end", "_legacy", "_lines", "_over", "_tail", "_usage",
+    )  # fmt: skip
+
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._legacy = is_legacy(asked)

@@ -40,12 +40,12 @@ Lifetime = Literal["5m", "1h"]
 
 def sent(raw: Raw) -> bool:
     """Whether there is a value."""
-    return bytes(raw) not in (b"", b"null")
+    return raw is not ABSENT and bytes(raw) not in (b"", b"null")
 
 
 def says(raw: Raw) -> bool:
     """Whether leaving it out loses anything."""
-    return bytes(raw) not in _NOTHING
+    return raw is not ABSENT and bytes(raw) not in _NOTHING
 
 
 class Known(msgspec.Struct, forbid_unknown_fields=True, gc=False):

@@ -148,6 +148,10 @@ class ChatStreamReader:
     TAP_EVENT_BYTES_MAX wait for its end.
     """
 
+    __slots__ = (
+        "_blocks", "_choices", "_id", "_out", "_over", "_partial", "_started", "_tap",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self._tap = ChatStreamTap()
         self._partial = bytearray()
@@ -164,6 +168,9 @@ class ChatStreamReader:
             return []
         self._tap.feed(data)
         if not self._partial and data.endswith(b"\n\n") and data.find(b"\r") < 0:
+            if data.find(b"\n") == len(data) - 2 and data.startswith(_DATA):
+                self._data(data[6:-2])
+                return self._taken()
             return self._whole(data)
         start = 0
         if self._partial:

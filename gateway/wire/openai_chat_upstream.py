@@ -432,7 +432,9 @@ class _Writer:
             ("logprobs", True if request.top_logprobs is not None else None),
             ("top_logprobs", request.top_logprobs or None),
         )
-        body.update((field, value) for field, value in values if value is not None)
+        for field, value in values:
+            if value is not None:
+                body[field] = value
         self._where_taken(body, "top_k", request.top_k, taken=server.top_k)
         self._where_taken(body, "user", request.user, taken=server.user)
 

@@ -57,20 +57,29 @@ class Translation:
 
     def answer(self, body: bytes, asked: Asked) -> bytes | AnswerError | None:
         """A whole answer in the caller's format; the error it tells of; None: it is none."""
-        found = self._read(body)
+        found = self.read(body)
         if found is None or found.error is not None:
             return None if found is None else found.error
         return self.caller.write_answer(found, asked)
 
     def streamed_answer(self, body: bytes, asked: Asked) -> bytes | AnswerError | None:
         """The same for a caller who asked for a stream and an upstream that sent none."""
-        found = self._read(body)
+        found = self.read(body)
         if found is None or found.error is not None:
             return None if found is None else found.error
-        writer = self.caller.writer(asked)
-        return b"".join(map(writer.write, events_of(found)))
+        return self._streamed(found, asked)
 
-    def _read(self, body: bytes) -> Answer | None:
+    def written(self, answer: Answer, asked: Asked) -> bytes:
+        """An answer that was read, as its caller wants it: a stream where one was asked for."""
+        if self.request.stream:
+            return self._streamed(answer, asked)
+        return self.caller.write_answer(answer, asked)
+
+    def _streamed(self, answer: Answer, asked: Asked) -> bytes:
+        return b"".join(map(self.caller.writer(asked).write, events_of(answer)))
+
+    def read(self, body: bytes) -> Answer | None:
+        """A whole answer of the upstream's; None: it is none."""
         found = self.upstream.read_answer(body)
         if found is None or not self._custom:
             return found
@@ -96,6 +105,18 @@ def losses(request: Request, dialect: Dialect) -> list[str]:
         if support == "ignored":
             ignored.append(field)
     return [*ignored, *request.unknown]
+
+
+def metered_of(answer: Answer) -> Metered:
+    """What a tap would tell of an answer that reports its usage and no error."""
+    return Metered(
+        usage=answer.usage,
+        complete=True,
+        fault=None,
+        text_bytes=0,
+        response_id=answer.id,
+        response_model=answer.model,
+    )
 
 
 def events_of(answer: Answer) -> list[Event]:
@@ -134,27 +155,33 @@ class TranslatingTap:
     kept back until `release`.
     """
 
+    __slots__ = ("_calls", "_fault", "_held", "_read", "_reader", "_write", "content", "terminal")
+
     def __init__(self, upstream: Dialect, caller: Dialect, asked: Asked) -> None:
         self.terminal = False
         self.content = False
         self._reader = upstream.reader()
-        self._writer = caller.writer(asked)
+        self._read = self._reader.feed
+        self._write = caller.writer(asked).write
         custom = custom_tools.names(asked.request)
         self._calls = custom_tools.CustomCalls(custom) if custom else None
         self._held = b""
-        self._released = False
         self._fault: StreamFault | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; return what may be sent on now."""
-        return self._written(self._reader.feed(data))
+        events = self._read(data)
+        if len(events) == 1 and type(event := events[0]) is Delta and self._calls is None:
+            self.content = True  # nearly every read of a stream
+            return self._write(event)
+        return self._written(events)
 
     def _written(self, events: list[Event]) -> bytes:
         out = []
         if self._calls is not None:
             events = self._calls.restored(events)
         for event in events:
-            written = self._writer.write(event)
+            written = self._write(event)
             if isinstance(event, MessageEnd):
                 self.terminal = True
                 self._held += written
