@@ -114,17 +114,19 @@ def page(
     before: int | None = None,
     after: int | None = None,
     limit: int,
+    rows_max: int | None = None,
 ) -> Page:
     """The newest `limit` receipts that fit, of those below `before`; or the oldest above `after`.
 
-    `before` and `after` are sequences, one of them at most. Raises StoreError where a receipt
-    cannot be read.
+    `before` and `after` are sequences, one of them at most. `rows_max` is how many rows may be
+    looked at; by default as many as take some 15 ms, by what is asked. Raises StoreError where a
+    receipt cannot be read.
     """
     assert before is None or after is None
     plan = _plan(conn, wanted)
     if plan is None:
         return NOTHING
-    walk = _Walk(conn, plan, down=after is None)
+    walk = _Walk(conn, plan, rows_max or plan.rows_max, down=after is None)
     # One more than asked for tells whether there is more.
     ended, edge = walk.go(*_bounds(conn, wanted, before, after), limit + 1)
     found = walk.found
@@ -337,11 +339,11 @@ class _Walk:
     Bounds are exclusive on both sides.
     """
 
-    def __init__(self, conn: sqlite3.Connection, plan: _Plan, *, down: bool) -> None:
+    def __init__(self, conn: sqlite3.Connection, plan: _Plan, rows_max: int, *, down: bool) -> None:
         self._conn = conn
         self._plan = plan
         self._down = down
-        self._left = plan.rows_max
+        self._left = rows_max
         self._head = _head(conn)
         self.found: list[Receipt] = []
 
@@ -351,34 +353,33 @@ class _Walk:
         while high - low > 1 and len(self.found) < enough:
             if self._left <= 0:
                 return False, high if self._down else low
-            part_low, part_high = low, high
-            if self._plan.days is not None:
-                found = self._next_day(low, high, day)
-                if found is None:
+            part, has_any = (low, high), True
+            skips = self._plan.days is not None and high - low > self._left
+            if skips:
+                next_day = self._next_day(low, high, day)
+                if next_day is None:
                     return True, low
-                day, has_any = found
-                part_low, part_high = self._of_day(day, low, high)
-                self._left -= _SKIP_ROWS
-                if not has_any:
-                    self._left = 0
-                    # To its far end, which is the near end of the next day.
-                    part_low, part_high = (
-                        (part_low, part_low + 1) if self._down else (part_high - 1, part_high)
-                    )
-            edge = self._look(part_low, part_high, enough)
+                day, has_any = next_day
+                part = self._of_day(day, low, high)
+            edge = self._look(*part, enough) if has_any else self._far_end(*part)
+            before = low, high
             if self._down:
                 high = min(high, edge)
             else:
                 low = max(low, edge)
+            if skips:
+                # Taken off afterwards: whoever goes on must get on.
+                self._left -= _SKIP_ROWS if has_any or before == (low, high) else self._left
         return len(self.found) < enough, high if self._down else low
 
+    def _far_end(self, low: int, high: int) -> int:
+        return low + 1 if self._down else high - 1
+
     def _look(self, low: int, high: int, enough: int) -> int:
-        """Look at rows while any may be looked at; returns the bound from which to go on."""
-        begin, end = (high, low + 1) if self._down else (low, high - 1)
+        """Look at rows, `_left` at most; returns the bound from which to go on."""
+        end = self._far_end(low, high)
         if high - low <= 1:
             return end
-        if self._left <= 0:
-            return begin
         count, last = self._measure(low, high)
         self._left -= count
         if not count:
