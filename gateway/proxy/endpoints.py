@@ -57,7 +57,7 @@ _LABELLED = frozenset(
 )  # fmt: skip
 """First words of native paths that name receipts and metrics; callers make up all others."""
 
-_GEMINI = re.compile(r"^(models|tunedModels)/(?P<model>[^/:]+):(?P<method>[A-Za-z]+)$")
+_GEMINI = re.compile(r"^(models|tunedModels)/(?P<model>[^/:]+(?:/[^/:]+)*):(?P<method>[A-Za-z]+)$")
 _STATE = re.compile(r"^responses/(?P<id>[^/]+)(?:/(?:cancel|input_items))?$")
 _VERSIONS = re.compile(r"^/(?:api/)?(?P<version>v1|v1beta)(?:/(?:v1beta|v1))?/(?P<rest>.*)$")
 _UPLOAD = re.compile(r"^/(?:api/)?upload/(?:v1beta|v1)/(?P<rest>.*)$")

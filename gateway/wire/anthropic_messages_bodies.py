@@ -46,6 +46,7 @@ from gateway.wire.conversation import (
     ToolResult,
 )
 from gateway.wire.format import Toward
+from gateway.wire.output_schemas import closed
 
 MAX_TOKENS_DEFAULT = 4096
 """`max_tokens` for a model of which nothing is known: every Claude since 3 can write that much."""
@@ -301,7 +302,7 @@ class _Writing:
         if wanted is not None and wanted.schema is None:
             raise self._refused("json_object", "JSON output needs a schema for this provider")
         if wanted is not None and wanted.schema is not None:
-            schema = _with(wanted.schema, "description", wanted.description)
+            schema = _with(closed(wanted.schema), "description", wanted.description)
             found["format"] = b'{"type":"json_schema","schema":%b}' % schema
         return _joined(found) if found else b""
 

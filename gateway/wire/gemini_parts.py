@@ -87,6 +87,7 @@ def text_block(text: str, signed: str | None, *, thought: bool) -> Text | Thinki
 
 def inline_block(media_type: str, data: str) -> Block | None:
     """Inline media; None for a kind that there is no block for (video)."""
+    data = _plain_base64(data)
     kind = media_type.partition("/")[0]
     if kind == "image":
         return Image(media_type, data)
@@ -97,6 +98,15 @@ def inline_block(media_type: str, data: str) -> Block | None:
     if media_type == "text/plain" and (text := _plain(data)) is not None:
         return Document(text=text)
     return Document(media_type, data)
+
+
+def _plain_base64(data: str) -> str:
+    """Google's `bytes` come in either alphabet, padded or not; its own SDK sends the one for URLs,
+    which others do not read.
+    """
+    if "-" in data or "_" in data:
+        data = data.replace("-", "+").replace("_", "/")
+    return data + "=" * (-len(data) % 4)
 
 
 def linked_block(uri: str, media_type: str | None) -> Block | None:

@@ -47,9 +47,9 @@ from gateway.wire.openai_chat_servers import (
     takes_custom_tools,
 )
 from gateway.wire.openai_chat_thoughts import NAME, SEPARATOR, own_details
+from gateway.wire.output_schemas import for_openai
 
 _Object = dict[str, object]
-
 
 _SCHEMA_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _SCHEMA_NAME_CHARS_MAX = 64
@@ -57,6 +57,7 @@ _SCHEMA_NAME_CHARS_MAX = 64
 
 def write_request(request: Request, toward: Toward) -> tuple[bytes, list[str]]:
     """See `format.Dialect.write_request`."""
+    request, told = for_openai(request)
     writer = _Writer(request, toward)
     body: _Object = {"model": toward.model, "messages": writer.messages()}
     if request.stream:
@@ -68,7 +69,7 @@ def write_request(request: Request, toward: Toward) -> tuple[bytes, list[str]]:
     writer.reasoning(body, request.reasoning)
     if request.output is not None:
         body["response_format"] = _response_format(request.output)
-    return orjson.dumps(body), writer.ignored
+    return orjson.dumps(body), writer.ignored + told
 
 
 class _Writer:

@@ -38,6 +38,7 @@ from gateway.wire.conversation import (
 )
 from gateway.wire.format import Toward
 from gateway.wire.openai_responses_items import NAME, signed_item
+from gateway.wire.output_schemas import for_openai
 
 CALL_ID_CHARS_MAX = 64
 USER_CHARS_MAX = 64
@@ -59,6 +60,7 @@ Json = dict[str, Any]
 
 def write_request(request: Request, toward: Toward) -> tuple[bytes, list[str]]:
     """See `format.Dialect.write_request`."""
+    request, told = for_openai(request)
     writing = _Writing(request)
     for message in request.messages:
         writing.message(message)
@@ -81,7 +83,7 @@ def write_request(request: Request, toward: Toward) -> tuple[bytes, list[str]]:
         body["text"] = {"format": text_format(request.output)}
     _add_sampling(body, request, toward, writing)
     _add_reasoning(body, request, toward, writing)
-    return msgspec.json.encode(body), list(dict.fromkeys(writing.left_out))
+    return msgspec.json.encode(body), list(dict.fromkeys(writing.left_out + told))
 
 
 def _refuse(request: Request, message: str, feature: Feature, usual: str) -> GatewayError:

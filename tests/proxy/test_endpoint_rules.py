@@ -101,6 +101,9 @@ def test_the_id_of_a_stored_response_is_read_decoded() -> None:
 
 
 def test_gemini_tells_model_and_stream_in_its_path() -> None:
+    named = found("/v1beta/models/openai/gpt-5:generateContent")
+    assert named.model == "openai/gpt-5"
+    assert named.label == "/v1beta/models/{model}:generateContent"
     plain = found("/v1beta/models/g-2.5%2Fx:generateContent")
     assert (plain.model, plain.streams, plain.array) == ("g-2.5/x", False, False)
     events = found("/v1beta/models/g:streamGenerateContent", "alt=sse")
