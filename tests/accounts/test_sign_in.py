@@ -402,6 +402,21 @@ async def test_a_password_is_asked_for_again_as_often_as_it_may_be_changed(site:
         await site.sign_in.check_password(bob, GOOD)
 
 
+async def test_what_wants_the_password_again_is_limited_like_changing_it(site: Site) -> None:
+    ann, bob = await site.person("ann"), await site.person("bob", password=None)
+    await site.sign_in.check_password(ann, GOOD)
+    for user_id, typed in ((ann, OTHER), (ann, ""), (bob, GOOD)):
+        with pytest.raises(Conflict, match=r"^current_password: "):
+            await site.sign_in.check_password(user_id, typed)
+    for _ in range(rules.EMAIL_ATTEMPTS_MAX - 1):
+        with pytest.raises(Conflict, match="is not right"):
+            await site.sign_in.check_password(ann, OTHER)
+    with pytest.raises(SignInRefused):
+        await site.sign_in.check_password(ann, GOOD)
+    with pytest.raises(SignInRefused):
+        await site.sign_in.set_password(ann, OTHER, current=GOOD, keep=None)
+
+
 async def test_a_sign_in_with_a_password_that_changes_meanwhile_begins_nothing(
     site: Site,
 ) -> None:
@@ -454,6 +469,7 @@ async def test_a_link_sets_password_and_e_mail_once_and_signs_in(site: Site) -> 
         assert one.accounts.user(user.id).email == "Root@example.org"
         assert one.accounts.user(user.id).admin
         assert one.who(await one.enter("root@example.org")) == user.id
+        assert one.sign_in._links == {}
         with pytest.raises(SignInRefused, match="used before") as caught:
             await one.use(link, OTHER, "root@example.org")
         assert caught.value.retry_after_s is None
