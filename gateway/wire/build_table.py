@@ -15,6 +15,7 @@ from typing import get_args
 
 from gateway.wire import registry
 from gateway.wire.conversation import Feature, Support
+from gateway.wire.counting_translation import COUNTERS
 from gateway.wire.format import Dialect
 
 TITLES: Mapping[str, str] = {
@@ -129,10 +130,62 @@ This page is made by `python -m gateway.wire.build_table docs/formats.md`, from 
 translation itself refuses and ignores by.
 """
 
+COUNTED_BY: Mapping[str, tuple[str, str]] = {
+    "openai_responses": ("`responses/input_tokens`", "OpenAI, where it has the Responses API"),
+    "anthropic_messages": ("`messages/count_tokens`", "Anthropic"),
+    "gemini": ("`models/…:countTokens`", "Gemini"),
+}
+"""By the format of what is counted: the call, and the format of the providers that it is sent to.
+"""
+assert set(COUNTED_BY) == set(COUNTERS)
+
+_EMBEDDINGS = """\
+## Embeddings
+
+`/v1/embeddings` in front of Gemini-format providers, and `embedContent` and `batchEmbedContents` in
+front of OpenAI-format ones. Numbers are passed on as they are spelled; an OpenAI caller gets base64
+where it asks for that, as its SDKs do. Providers of Anthropic's format make no embeddings.
+
+| from | to | refused | ignored |
+|---|---|---|---|
+| OpenAI | Gemini | input as numbers of tokens | `user`, and every field but `input`, `model`, `dimensions` and `encoding_format` |
+| Gemini | OpenAI | content other than text; several `outputDimensionality` in one batch | `taskType`, `title`, and every field but `content`, `model` and `outputDimensionality` |
+
+Where the provider tells no usage, as some of Google's models do not, it is estimated from the bytes
+of the request; the receipt says so, and so does the answer (`X-Gateway-Estimated: true`).
+"""  # noqa: E501 - rows of a table
+
+_COUNTS = """\
+## Token counts
+
+A count goes where the call itself would go, and is asked of that provider's own counter: system
+text, turns, tools and the schema of the output, in the provider's format. It is refused for what
+the call itself is refused for; of what only says how to answer nothing is sent.
+
+| a caller's | is asked of providers of the format | as |
+|---|---|---|
+{rows}
+
+Where the provider has no counter, or counting fails on its side (404, 401, 403, 408, 429, 5xx, no
+answer in time, an answer without a count), the answer is an estimate from the bytes of the request,
+with `X-Gateway-Estimated: true`. What a provider has against the request itself stays an error.
+Callers with a key of their own get what their provider says.
+"""
+
 
 def page(dialects: Mapping[str, Dialect]) -> str:
-    """The page in Markdown: a table for each format that a caller may speak."""
-    return "\n".join([_INTRODUCTION, *(_section(caller, dialects) for caller in dialects.values())])
+    """The page in Markdown: a table for each format that a caller may speak, then other calls."""
+    sections = (_section(caller, dialects) for caller in dialects.values())
+    return "\n".join([_INTRODUCTION, *sections, _EMBEDDINGS, _COUNTS.format(rows=_counts())])
+
+
+def _counts() -> str:
+    return "\n".join(
+        f"| {mine} | {format_} | {call} |"
+        for caller, (mine, _) in COUNTED_BY.items()
+        for counter, (call, format_) in COUNTED_BY.items()
+        if counter != caller
+    )
 
 
 def lost(caller: Dialect, target: Dialect, how: Support) -> list[str]:

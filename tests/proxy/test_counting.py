@@ -182,7 +182,7 @@ async def test_an_alias_is_replaced_inside_a_whole_request_of_geminis(tmp_path: 
 @scenario
 async def test_tools_and_system_text_are_counted_with_the_turns(tmp_path: Path) -> None:
     tool = {"name": "weather", "input_schema": {"type": "object", "properties": {}}}
-    more = {"system": "Be brief.", "tools": [tool]}
+    more: Any = {"system": "Be brief.", "tools": [tool]}
     async with site(tmp_path, counts) as (gateway, upstream, key):
         for family in ("openai", "gemini"):
             await count(gateway, key, "anthropic", f"on_{family}", **more)
@@ -307,7 +307,7 @@ async def test_a_request_that_is_none_is_refused_and_not_estimated(
 ) -> None:
     family = "gemini" if caller != "gemini" else "anthropic"
     model = model if model != "another" else f"on_{family}"
-    broken = {"openai": {"input": 5}, "anthropic": {"messages": 5}, "gemini": {"contents": 5}}
+    broken: Any = {"openai": {"input": 5}, "anthropic": {"messages": 5}, "gemini": {"contents": 5}}
     async with site(tmp_path, counts) as (gateway, upstream, key):
         got = await count(gateway, key, caller, model, **broken[caller])
         assert got.status == 400

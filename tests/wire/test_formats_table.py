@@ -1,6 +1,7 @@
 """The page about what is lost between formats: made from the code, and the code keeps to it."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -8,6 +9,7 @@ from translation_cases import PAIRS, requests
 
 from gateway.errors import GatewayError
 from gateway.wire import build_table, registry
+from gateway.wire import embeddings_translation as embeddings
 from gateway.wire.conversation import Feature, Request, Support
 from gateway.wire.format import Dialect
 from gateway.wire.translate import losses
@@ -94,3 +96,39 @@ def test_fields_that_nobody_knows_are_told_as_ignored() -> None:
         assert losses(request, target) == ["x_one", "deep.two"]
         both = msgspec.structs.replace(request, spelled={"tools": "tools"})
         assert losses(both, target) == ["x_one", "deep.two"]
+
+
+EMBEDDINGS: dict[str, tuple[Any, Any, tuple[str, ...]]] = {
+    "OpenAI": (
+        lambda more: embeddings.read_openai(msgspec.json.encode({"input": "a", **more})),
+        [({"input": [1, 2]}, "input as numbers of tokens")],
+        ("user",),
+    ),
+    "Gemini": (
+        lambda more: embeddings.read_gemini(
+            msgspec.json.encode({"requests": [{**TEXT, **more}, TEXT]}), "batchEmbedContents"
+        ),
+        [
+            ({"content": {"parts": [{"inlineData": {}}]}}, "content other than text"),
+            ({"outputDimensionality": 3}, "several `outputDimensionality` in one batch"),
+        ],
+        ("taskType", "title"),
+    ),
+}
+TEXT = {"content": {"parts": [{"text": "a"}]}}
+
+
+@pytest.mark.parametrize("caller", EMBEDDINGS)
+def test_what_the_page_says_of_embeddings_is_what_happens(caller: str) -> None:
+    read, refused, ignored = EMBEDDINGS[caller]
+    section = PAGE.read_text().partition("## Embeddings")[2].partition("\n## ")[0]
+    (row,) = (line for line in section.splitlines() if line.startswith(f"| {caller} | "))
+    _, _, _, told_refused, told_ignored, _ = row.split("|")
+    assert [words.strip() for words in told_refused.split(";")] == [words for _, words in refused]
+    for more, _ in refused:
+        with pytest.raises(GatewayError) as told:
+            read(more)
+        assert told.value.code == "unsupported_parameter"
+    asked = read({**dict.fromkeys(ignored, "x"), "other": 1})
+    assert {name.rpartition(".")[2] for name in asked.left_out} == {*ignored, "other"}
+    assert all(f"`{name}`" in told_ignored for name in ignored)
