@@ -19,7 +19,16 @@ from gateway.accounts.sign_in import SignIn
 from gateway.admin.context import BadArguments, Context
 from gateway.errors import Conflict, GatewayError, Missing, StoreError
 from gateway.proxy.services import Services
-from gateway.web import entrance, overview, security, shown
+from gateway.web import (
+    entrance,
+    keys,
+    models,
+    overview,
+    security,
+    settings,
+    shown,
+    top_up,
+)
 from gateway.web.site import Page, Site, Visit
 from gateway.web.static import PREFIX, Static
 
@@ -28,7 +37,14 @@ FORM_FIELDS_MAX = 500
 
 _log = logging.getLogger(__name__)
 
-PAGES: tuple[Page, ...] = (*entrance.PAGES, *overview.PAGES)
+PAGES: tuple[Page, ...] = (
+    *entrance.PAGES,
+    *overview.PAGES,
+    *keys.PAGES,
+    *models.PAGES,
+    *top_up.PAGES,
+    *settings.PAGES,
+)
 """All of them; each module of pages has its own part."""
 
 
