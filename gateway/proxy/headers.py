@@ -54,6 +54,7 @@ _INBOUND: dict[bytes, int] = {
             b"expect",
             b"origin",
             b"anthropic-version",
+            b"user-agent",
         ),
         _NOTE,
     ),
@@ -63,7 +64,7 @@ _INBOUND: dict[bytes, int] = {
     b"openai-project": _TENANT,
     b"x-goog-user-project": _TENANT,
 }
-_FORWARDED_NOTES = frozenset((b"content-type", b"anthropic-version", b"origin"))
+_FORWARDED_NOTES = frozenset((b"content-type", b"anthropic-version", b"origin", b"user-agent"))
 
 _TYPE, _LENGTH, _REQUEST_ID, _ENCODING = range(5, 9)
 
