@@ -72,13 +72,13 @@ async def _list(context: Context, args: ModelsList) -> ModelList:
 async def _show(context: Context, args: ModelsShow) -> ModelNameView:
     alias = context.config().models.get(args.name)
     if alias is not None:
-        targets = [_model(context, *target.split("/", 1)) for target in alias.targets]
+        targets = [model_view(context, *target.split("/", 1)) for target in alias.targets]
         return ModelNameView(name=args.name, alias=True, strategy=alias.strategy, targets=targets)
     providers = known_providers(context)
     provider, slash, model = args.name.partition("/")
     pairs = [(provider, model)] if slash and provider in providers else []
     pairs = pairs or [(name, args.name) for name in providers]
-    targets = [_model(context, *pair) for pair in pairs]
+    targets = [model_view(context, *pair) for pair in pairs]
     targets = [one for one in targets if one.price is not None or one.settings is not None]
     if not targets:
         raise Missing(f"there is no model {args.name!r}")
@@ -101,7 +101,7 @@ async def _set(context: Context, args: ModelsSet) -> ModelView:
         before = context.upstreams.models.get((args.provider, args.model))
         before = before or ModelSettings(args.provider, args.model)
         await context.upstreams.set_model(msgspec.structs.replace(before, **asked))
-    return _model(context, args.provider, args.model)
+    return model_view(context, args.provider, args.model)
 
 
 async def _unset(context: Context, args: ModelsUnset) -> DeletedView:
@@ -120,7 +120,18 @@ def _models_of(context: Context, provider: str) -> Iterator[ModelView]:
             yield _view(provider, model_name, known, settings)
 
 
-def _model(context: Context, provider: str, model: str) -> ModelView:
+def model_names(context: Context, provider: str) -> list[str]:
+    """The models of a provider, as `models.list` gives them: the catalog's, then all others that
+    something is set about.
+    """
+    named = [model.id for model in context.catalog().models(_catalog_name(context, provider))]
+    listed = {_plain(name) for name in named}
+    others = (name for (of, name) in context.upstreams.models if of == provider)
+    return named + [name for name in others if _plain(name) not in listed]
+
+
+def model_view(context: Context, provider: str, model: str) -> ModelView:
+    """A model of a provider, whether or not anything is known of it."""
     known = context.catalog().find(_catalog_name(context, provider), model)
     return _view(provider, model, known, _settings(context, provider, model, known))
 

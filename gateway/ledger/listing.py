@@ -1,4 +1,4 @@
-"""Pages of users, keys, codes and given money, and who spent most: what admins look through.
+"""Pages of users, keys and codes, and who spent most: what admins look through.
 
 Functions take a connection that reads, as in `store.py`. Pages are gone through by key, a page's
 last row naming the next page; each call looks at ROWS_LOOKED_AT_MAX rows at most, however many
@@ -31,20 +31,6 @@ class Slice(msgspec.Struct, Generic[T], frozen=True):
     rows: list[T]
     further: int | None = None
     complete: bool = True
-
-
-class Given(msgspec.Struct, frozen=True):
-    """Money given to a user, or taken by a correction (`nano_usd` below zero then).
-
-    `code_id` is that of the redemption code that it came by.
-    """
-
-    sequence: int
-    kind: Literal["credit", "correction"]
-    nano_usd: int
-    created_ms: int
-    reason: str | None
-    code_id: str | None
 
 
 class Top(msgspec.Struct, frozen=True):
@@ -123,20 +109,6 @@ def codes(
     return _slice(((row[0], Code(*row[2:]), state in (None, row[1])) for row in rows), limit)
 
 
-def given(
-    conn: sqlite3.Connection, user_id: int, *, below: int | None = None, limit: int
-) -> Slice[Given]:
-    """What a user was given: credit, codes, corrections; newest first."""
-    rows = conn.execute(
-        """SELECT seq, kind, CASE WHEN credit = ? THEN nano_usd ELSE -nano_usd END, created_ms,
-            reason, CASE WHEN ref LIKE 'code:%' THEN substr(ref, 6) END
-        FROM transfers WHERE max(debit, credit) = ? AND kind <> 'charge' AND seq < ?
-        ORDER BY seq DESC LIMIT ?""",
-        (user_id, user_id, _below(below), limit + 1),
-    )
-    return _slice(((row[0], Given(*row), True) for row in rows), limit)
-
-
 def issued(conn: sqlite3.Connection) -> int:
     """All credit that users were given less what was taken from them again, in nano-USD."""
     row = conn.execute(
@@ -211,10 +183,9 @@ def told(conn: sqlite3.Connection, since_day: int, limit: int) -> list[Told]:
 def _slice(rows: Iterable[tuple[int, T, bool]], limit: int) -> Slice[T]:
     """Of rows in order (where, what, whether it fits) the first `limit` that fit."""
     found: list[T] = []
-    last = looked_at = 0
-    for where, what, fits in rows:
-        looked_at += 1
-        if looked_at > ROWS_LOOKED_AT_MAX:
+    last = 0
+    for looked_at, (where, what, fits) in enumerate(rows):
+        if looked_at == ROWS_LOOKED_AT_MAX:
             return Slice(found, last, complete=False)
         if fits:
             if len(found) == limit:

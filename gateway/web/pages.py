@@ -18,6 +18,7 @@ from multidict import MultiDict
 from gateway.accounts.sign_in import SignIn
 from gateway.admin.context import BadArguments, Context
 from gateway.errors import Conflict, GatewayError, Missing, StoreError
+from gateway.ledger.records import User
 from gateway.proxy.services import Services
 from gateway.web import (
     entrance,
@@ -119,7 +120,7 @@ async def _let_in(visit: Visit, page: Page) -> web.StreamResponse | None:
             return await _said(visit, 401, "Signed out", "Your session has ended: sign in again.")
         to = visit.request.raw_path if visit.request.method == "GET" else "/dashboard"
         return visit.go(f"/dashboard/sign-in?next={quote(to, safe='/')}")
-    if page.who == "admin" and viewer is not None and not viewer.user.admin:
+    if page.who == "admin" and viewer is not None and not _is_admin(viewer.user):
         return await _said(visit, 403, "Not for you", "This page is for admins.")
     if page.method == "POST":
         visit.form = await _form(visit.request)
@@ -131,6 +132,11 @@ async def _let_in(visit: Visit, page: Page) -> web.StreamResponse | None:
                 "load the page anew and try again.",
             )  # fmt: skip
     return None
+
+
+def _is_admin(user: User) -> bool:
+    """One who is suspended is none: their sessions last, and could end the suspension."""
+    return user.admin and user.suspended_ms is None
 
 
 async def _form(request: web.Request) -> MultiDict[str]:
