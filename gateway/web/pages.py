@@ -21,6 +21,12 @@ from gateway.errors import Conflict, GatewayError, Missing, StoreError
 from gateway.ledger.records import User
 from gateway.proxy.services import Services
 from gateway.web import (
+    admin_codes,
+    admin_everyone,
+    admin_keys,
+    admin_models,
+    admin_providers,
+    admin_users,
     entrance,
     keys,
     models,
@@ -45,6 +51,12 @@ PAGES: tuple[Page, ...] = (
     *models.PAGES,
     *top_up.PAGES,
     *settings.PAGES,
+    *admin_everyone.PAGES,
+    *admin_users.PAGES,
+    *admin_keys.PAGES,
+    *admin_providers.PAGES,
+    *admin_models.PAGES,
+    *admin_codes.PAGES,
 )
 """All of them; each module of pages has its own part."""
 
