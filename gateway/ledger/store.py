@@ -152,6 +152,24 @@ def verify(conn: sqlite3.Connection, secret: bytes) -> VerifyResult:
             conn.execute("ROLLBACK")
 
 
+def record_fits(conn: sqlite3.Connection, sequence: int) -> bool:
+    """Whether one record's hash is that of its columns and of the record before it; reads only.
+
+    It says nothing of the rest of the chain: `verify` does.
+    """
+    row = conn.execute(
+        "SELECT seq, id, owner, created_ms, status, model, body, hash,"
+        " (SELECT p.hash FROM receipts p WHERE p.seq = r.seq - 1) FROM receipts r WHERE seq = ?",
+        (sequence,),
+    ).fetchone()
+    if row is None:
+        return False
+    *columns, digest, previous = row
+    if previous is None and sequence > 1:
+        return False
+    return bool(chain.digest(previous or chain.GENESIS, tuple(columns)) == digest)
+
+
 def _text_or_bytes(raw: bytes) -> str | bytes:
     """Text that is no longer UTF-8 stays bytes, which hash differently: its record is named."""
     try:
