@@ -99,7 +99,8 @@ async def test_the_beginning_of_an_id_finds_it_and_a_whole_one_leads_to_its_page
 @pytest.mark.parametrize(
     ("query", "hits"),
     [("status=succeeded", 2), ("status=failed", 1), ("model=demo", 2), ("model=dem", 0),
-     ("error=unknown_model_pricing", 0), ("since=2020-01-01", 3), ("until=2020-01-01", 0),
+     ("error=unknown_model_pricing", 1), ("error=something", 0),
+     ("since=2020-01-01", 3), ("until=2020-01-01", 0),
      ("status=nonsense", 3)],
 )  # fmt: skip
 async def test_filters_leave_what_fits(site: WebSite, query: str, hits: int) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from argon2 import PasswordHasher
 from harness import Running, serving
+
+from gateway.accounts.passwords import Passwords
 
 PASSWORD = "a password of ten or more"
 
@@ -142,6 +145,8 @@ async def web_site(directory: Path, more: str = "") -> AsyncIterator[WebSite]:
     """A site before the built-in upstream; `more` is added to its configuration."""
     text = CONFIG.format(path=directory / "gateway.db", more=more)
     async with serving(text) as running:
+        # Cheap parameters: what they cost is not what these tests are about.
+        running.gateway.sign_in._passwords = Passwords(PasswordHasher(1, 8, 1))
         site = WebSite(running)
         try:
             yield site
