@@ -22,7 +22,6 @@ from gateway.wire.conversation import (
     Audio,
     Block,
     Document,
-    Effort,
     Feature,
     Image,
     Message,
@@ -182,15 +181,6 @@ _SETTINGS: tuple[tuple[str, Feature, Callable[..., bool]], ...] = (
 )
 _values = attrgetter(*(field for field, _feature, _in_use in _SETTINGS))
 _UNSET = _values(shapes.Body())
-_EFFORTS: Mapping[str, Effort] = {
-    "none": "none",
-    "minimal": "minimal",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "xhigh",
-    "max": "xhigh",
-}
 
 
 class _Reader:
@@ -511,9 +501,9 @@ class _Reader:
         if field is None:
             return None
         self._uses("reasoning", field)
-        if effort is not None and effort not in _EFFORTS:
+        if effort is not None and effort not in shapes.EFFORTS:
             raise shapes.invalid(f"{field} is not an effort that is known: {effort}.", field)
-        return Reasoning(_EFFORTS[effort] if effort else None, budget, show)
+        return Reasoning(shapes.EFFORTS[effort] if effort else None, budget, show)
 
     def limit(self, found: shapes.Body) -> int | None:
         """The limit on output; the newer name wins."""

@@ -4,6 +4,7 @@ Nulls and absences are alike. What only one of several readings needs stays unde
 """
 
 import re
+from collections.abc import Mapping
 from types import UnionType
 from typing import (
     Annotated,
@@ -21,7 +22,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.errors import GatewayError
-from gateway.wire.conversation import ToolChoice
+from gateway.wire.conversation import Effort, ToolChoice
 
 _T = TypeVar("_T")
 ABSENT = Raw()
@@ -418,6 +419,18 @@ def _named(choice: Choice) -> str | None:
     """The function that a choice names: nested, or flat as the legacy `function_call` has it."""
     named = choice.function or choice.custom
     return named.name if named is not None else choice.name
+
+
+EFFORTS: Mapping[str, Effort] = {
+    "none": "none",
+    "minimal": "minimal",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "xhigh",
+    "max": "xhigh",
+}
+"""What `reasoning_effort` may be; "max" is more than the neutral scale has."""
 
 
 def reasoning_of(found: Body) -> tuple[str | None, int | None, bool | None, str | None]:
