@@ -7,26 +7,25 @@ Sums of a month are over the rows of everybody, which may be many: an answer is 
 import contextlib
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
 
 from gateway.admin.operations import InFlight
-from gateway.alerts.event import day_text
 from gateway.errors import Conflict
 from gateway.ledger import listing, usage
 from gateway.ledger.listing import Told, Top
 from gateway.ledger.usage import DAY_MS, ReportRow
 from gateway.ledger.writer import Ledger
-from gateway.web import admin_providers
+from gateway.web import admin_providers, month
+from gateway.web.month import DAYS, Month, day_text
 from gateway.web.site import Notice, Page, Problem, Visit
 
 PATH = "/dashboard/admin"
 IN_FLIGHT = PATH + "/in-flight"
 IN_FLIGHT_SHOWN = 200
-DAYS = 30
 TOP_SHOWN = 10
 PROVIDERS_SHOWN = 50
 TOLD_DAYS = 7
@@ -39,6 +38,7 @@ class Everyone(msgspec.Struct):
 
     days: list[ReportRow]
     total: ReportRow
+    month: Month
     users: list[Top]
     providers: list[Top]
     models: list[Top]
@@ -62,13 +62,14 @@ async def everyone(visit: Visit) -> web.StreamResponse:
 
 async def _shown(visit: Visit, problem: Problem | None = None) -> web.Response:
     context, services = visit.site.context, visit.site.services
-    month = await _month(context.ledger, context.clock_ms() // DAY_MS)
+    sums = await _month(context.ledger, context.clock_ms() // DAY_MS)
     providers = await admin_providers.lines(visit)
     return await visit.render(
         "admin/everyone.html",
         status=200 if problem is None else 409,
-        month=month,
-        today=month.days[0],
+        everyone=sums,
+        month=sums.month,
+        today=sums.days[0],
         day_text=day_text,
         name_of=lambda user_id: context.accounts.user(user_id).name,
         providers=providers,
@@ -93,14 +94,19 @@ async def _month(ledger: Ledger, today: int) -> Everyone:
 
 def _read(conn: Any, today: int) -> Everyone:
     since = today - DAYS + 1
-    known = {
-        row.day: row
-        for row in usage.report(conn, since_day=since, until_day=today, group_by=("day",))
-    }
-    days = [known.get(day) or _sum(day, ()) for day in range(today, since - 1, -1)]
+    rows = usage.report(conn, since_day=since, until_day=today, group_by=("day", "model"))
+    if len(rows) > usage.REPORT_ROWS_MAX:
+        # Too many names to tell apart in a chart: the days are as many as ever.
+        rows = usage.report(conn, since_day=since, until_day=today, group_by=("day",))
+    by_day: list[list[ReportRow]] = [[] for _ in range(DAYS)]
+    for row in rows:
+        assert row.day is not None
+        by_day[row.day - since].append(row)
+    days = [_sum(since + number, found) for number, found in enumerate(by_day)]
     return Everyone(
-        days=days,
+        days=days[::-1],
         total=_sum(None, days),
+        month=month.of_rows(rows, since),
         users=listing.top(conn, "user", since, today, TOP_SHOWN),
         providers=listing.top(conn, "provider", since, today, PROVIDERS_SHOWN),
         models=listing.top(conn, "model", since, today, TOP_SHOWN),
@@ -112,7 +118,8 @@ def _read(conn: Any, today: int) -> Everyone:
 _SUMMED = ("requests", "failed", "input_tokens", "output_tokens", "nano_usd", "list_nano_usd")
 
 
-def _sum(day: int | None, rows: Any) -> ReportRow:
+def _sum(day: int | None, rows: Iterable[ReportRow]) -> ReportRow:
+    rows = list(rows)
     sums = {name: sum(getattr(row, name) for row in rows) for name in _SUMMED}
     return ReportRow(day, None, None, None, None, **sums)
 

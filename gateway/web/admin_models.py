@@ -18,6 +18,7 @@ from gateway.web.site import Notice, Page, Problem, Visit
 
 PATH = "/dashboard/admin/models"
 TEXT_CHARS_MAX = 200
+ROWS = 50
 ALIASES_SHOWN = 200
 
 
@@ -70,7 +71,7 @@ def _find(visit: Visit, providers: list[str], text: str, *, changed: bool, above
         if all(word in f"{provider}/{model}".lower() for word in words)
         and (not changed or (provider, _plain(model)) in set_about)
     ]
-    page = fitting[above : above + fields.PAGE_ROWS]
+    page = fitting[above : above + ROWS]
     end = above + len(page)
     return Found(
         [model_view(context, *pair) for pair in page],

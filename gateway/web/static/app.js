@@ -106,6 +106,18 @@ function confirmations() {
   }
 }
 
+// A form is sent once, however often its button is pressed; again after coming back to the page.
+function sentOnce() {
+  const sent = new Set();
+  addEventListener("pageshow", () => sent.clear());
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (event.defaultPrevented || form.method !== "post") return;
+    if (sent.has(form)) event.preventDefault();
+    sent.add(form);
+  });
+}
+
 // Times as the visitor's clock has them; UTC stays in the title.
 function localTimes() {
   const pad = (number) => String(number).padStart(2, "0");
@@ -146,5 +158,6 @@ copyButtons();
 tabs();
 fragmentField();
 confirmations();
+sentOnce();
 localTimes();
 filters();
