@@ -23,6 +23,9 @@ ECHO_TOKENS_MAX = 256
 
 DEFAULT_MAX_TOKENS = 4096
 
+RECALLING = "I remember why I asked for that."
+"""Said where a provider's own thoughts, signed, came back with the results of the calls."""
+
 Choice = Literal["auto", "none", "required"]
 Finish = Literal["stop", "length", "tools", "stop_sequence"]
 
@@ -52,7 +55,8 @@ class ToolResult(msgspec.Struct, frozen=True):
 class Ask(msgspec.Struct, frozen=True):
     """One request, in no format: what the answer depends on.
 
-    `prompt` is the whole input as tokens. `seen` are sentences about the pictures of the last turn
+    `prompt` is the whole input as tokens. `recalls`: the thoughts that led to the results came back
+    with them. `seen` are sentences about the pictures of the last turn
     (`images.sentence`). `only` narrows `tools` to those that may be called;
     `choice` says whether one may, must or must not be. `schema` asks for JSON of that schema,
     `json_object` for any. `thinking_tokens` is 0 where the model is not to think. `length` is the
@@ -63,6 +67,7 @@ class Ask(msgspec.Struct, frozen=True):
     user_text: str = ""
     results: tuple[ToolResult, ...] = ()
     seen: tuple[str, ...] = ()
+    recalls: bool = False
     tools: tuple[Tool, ...] = ()
     choice: Choice = "auto"
     only: tuple[str, ...] = ()
@@ -180,6 +185,8 @@ def _opening(ask: Ask) -> str:
     said = [f'The tool {result.name} answered: "{_head(result.text)}".' for result in ask.results]
     if not said and ask.user_text:
         said.append(f'You said: "{_head(ask.user_text)}".')
+    if ask.results and ask.recalls:
+        said.append(RECALLING)
     said += ask.seen
     return " ".join(said) or "Hello from the demo model."
 

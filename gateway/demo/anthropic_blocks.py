@@ -53,7 +53,8 @@ _SOURCES: dict[str, frozenset[str]] = {
 class Prompt(msgspec.Struct):
     """The prompt gathered in the order the cache sees it: tools, system, messages.
 
-    `results` and `seen` are of the last message. `beta` lets unknown members through.
+    `results` and `seen` are of the last message; `recalls`: the assistant's last one had thoughts.
+    `beta` lets unknown members through.
     """
 
     beta: bool = False
@@ -62,6 +63,7 @@ class Prompt(msgspec.Struct):
     user_text: str = ""
     results: list[ToolResult] = []
     seen: list[str] = []
+    recalls: bool = False
     call_names: dict[str, str] = {}
 
     def mark(self, holder: Body) -> None:
@@ -113,6 +115,7 @@ def read_blocks(blocks: list[Body], path: str, role: str, prompt: Prompt) -> lis
             _read_call(block, where, prompt)
         elif kind in ("thinking", "redacted_thinking"):
             prompt.pieces += tokens.split(_thought(block, kind, where))
+            prompt.recalls = True
         elif kind in ("image", "document"):
             if kind == "image":
                 prompt.seen += _image(block, f"{where}.image.source", prompt)

@@ -66,6 +66,7 @@ def read(body: Body, switches: Switches, *, counting: bool, beta: bool) -> Readi
         user_text=prompt.user_text,
         results=tuple(prompt.results),
         seen=tuple(prompt.seen),
+        recalls=prompt.recalls,
         tools=tuple(tools),
         choice=choice,
         only=only,
@@ -156,6 +157,7 @@ def _read_messages(body: Body, prompt: Prompt) -> None:
         open_calls = {str(block.get("id")) for block in blocks if block.get("type") == "tool_use"}
         prompt.pieces.append(f"<{role}>")
         prompt.results, prompt.seen = [], []
+        prompt.recalls = prompt.recalls and role != "assistant"
         texts = read_blocks(blocks, path, str(role), prompt)
         if role == "user":
             prompt.user_text = "\n".join(texts)

@@ -57,7 +57,7 @@ def create(
     message["content"] = _content(answer, shown=reading.shows_thoughts)
     message |= _stop(answer)
     if usage is not None:
-        message["usage"] = {**usage, "output_tokens": answer.output_tokens}
+        message["usage"] = {**usage, **_output(answer)}
     return json_reply("anthropic", message)
 
 
@@ -82,6 +82,13 @@ def _usage(state: DemoState, model: str, reading: Reading) -> dict[str, Any]:
         "output_tokens": 1,
         "service_tier": "standard",
         "inference_geo": "not_available",
+    }
+
+
+def _output(answer: Answer) -> dict[str, Any]:
+    return {
+        "output_tokens": answer.output_tokens,
+        "output_tokens_details": {"thinking_tokens": len(answer.thinking)},
     }
 
 
@@ -133,7 +140,7 @@ def _events(
         repeated = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
         closing["usage"] = {
             **{name: usage[name] for name in repeated},
-            "output_tokens": answer.output_tokens,
+            **_output(answer),
         }
     events.append(_frame("message_delta", **closing))
     events.append(_frame("message_stop"))

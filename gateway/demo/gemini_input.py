@@ -73,6 +73,7 @@ def read(body: Body, model: str, switches: Switches) -> Reading:
         user_text=prompt.user_text,
         results=tuple(prompt.results),
         seen=tuple(prompt.seen),
+        recalls=prompt.recalls,
         tools=tuple(tools),
         choice=choice,
         only=only,

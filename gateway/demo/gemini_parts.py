@@ -33,13 +33,16 @@ _DATA = ("text", "inlineData", "fileData", "functionCall", "functionResponse", "
 
 
 class Prompt(msgspec.Struct):
-    """The prompt gathered in order; `results` and `seen` are of the last turn."""
+    """The prompt gathered in order; `results` and `seen` are of the last turn, `recalls` is whether
+    the last of the model's had a signature of its own.
+    """
 
     pieces: list[str] = []
     media: int = 0
     user_text: str = ""
     results: list[ToolResult] = []
     seen: list[str] = []
+    recalls: bool = False
 
 
 def camel(body: Body) -> Body:
@@ -117,6 +120,7 @@ def read_content(content: Body, path: str, prompt: Prompt) -> str:
         goes_on = role != "model" and not turn.results
         prompt.results = prompt.results if goes_on and not text else turn.results
         prompt.seen = turn.seen
+        prompt.recalls = turn.recalls if role == "model" else prompt.recalls
         if role == "user" and not turn.results:
             prompt.user_text = text
     return text
@@ -130,7 +134,7 @@ def _parts(content: Body) -> list[Any]:
 def _read_part(part: Body, where: str, turn: Prompt) -> str:
     """Check a part and add it to its turn; returns its text, empty for anything else."""
     check_names(part, "part", where)
-    _check_signature(part, where)
+    turn.recalls |= _is_signed(part, where)
     data = [name for name in _DATA[:-1] if name in part]
     if len(data) > 1:
         message = f"Invalid value at '{where}' (oneof), oneof field 'data' is already set."
@@ -154,15 +158,17 @@ def _read_part(part: Body, where: str, turn: Prompt) -> str:
     return ""
 
 
-def _check_signature(part: Body, where: str) -> None:
+def _is_signed(part: Body, where: str) -> bool:
+    """Whether a part has a signature of the demo's; refuses any but those and the documented."""
     signature = part.get("thoughtSignature")
     if signature is None:
-        return
+        return False
     if not isinstance(signature, str):
         field = f"{where}.thought_signature"
         raise invalid(f"Invalid value at '{field}' (TYPE_BYTES)", field)
     if signature not in SKIPPED and not is_sealed(signature):
         raise invalid("Corrupted thought signature.")
+    return signature not in SKIPPED
 
 
 def _read_media(part: Body, where: str, turn: Prompt) -> None:

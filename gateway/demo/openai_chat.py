@@ -53,6 +53,7 @@ class Conversation(msgspec.Struct):
     user_text: str = ""
     results: list[ToolResult] = []
     seen: list[str] = []
+    recalls: bool = False
     call_names: dict[str, str] = {}
     open_calls: list[str] = []
 
@@ -110,6 +111,7 @@ def read(body: Body, switches: Switches) -> Ask:
         user_text=talk.user_text,
         results=tuple(talk.results),
         seen=tuple(talk.seen),
+        recalls=talk.recalls,
         tools=tools,
         choice=choice,
         only=only,
@@ -154,6 +156,7 @@ def _read_messages(messages: list[Any], *, thinks: bool) -> Conversation:
             talk.results, talk.seen = [], []
         if role == "assistant":
             _read_calls(message, param, talk)
+            talk.recalls = bool(message.get("reasoning_content"))
             _check_thought(message, index, thinks=thinks and not _asks_after(messages, index))
         text = _read_content(message, role, param, talk)
         if role == "user":

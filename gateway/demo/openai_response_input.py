@@ -50,6 +50,7 @@ class _Walk(msgspec.Struct):
     user_texts: list[str] = []
     results: list[ToolResult] = []
     seen: list[str] = []
+    recalls: bool = False
     call_names: dict[str, str] = {}
     open_calls: list[str] = []
     lone: str | None = None
@@ -82,6 +83,7 @@ def read(body: Body, earlier: list[Any], switches: Switches) -> Reading:
         user_text=walk.user_texts[-1] if walk.user_texts else "",
         results=tuple(walk.results),
         seen=tuple(walk.seen),
+        recalls=walk.recalls,
         tools=tools,
         choice=choice,
         only=only,
@@ -130,6 +132,7 @@ def _read_message(item: Body, param: str, walk: _Walk) -> None:
     walk.pieces += [f"<{role}>", *found.pieces]
     walk.seen = found.seen
     if role == "user":
+        walk.recalls = False
         walk.user_texts.append(found.text)
 
 
@@ -157,6 +160,7 @@ def _read_reasoning(item: Body, param: str, walk: _Walk) -> None:
             code="invalid_encrypted_content",
         )
     walk.lone = str(item.get("id"))
+    walk.recalls = walk.recalls or sealed is not None
     walk.pieces += tokens.split(orjson.dumps(item).decode())
 
 

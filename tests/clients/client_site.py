@@ -68,6 +68,12 @@ format = "gemini"
 base_url = "{upstream}/gemini/v1beta"
 keys = ["AIza-of-the-server"]
 
+# A server that speaks chat completions alone, and shows its thoughts.
+[providers.moonshot]
+format = "openai"
+base_url = "{upstream}/v1"
+keys = ["sk-of-the-server"]
+
 [providers.demo]
 format = "all"
 base_url = "builtin:demo"

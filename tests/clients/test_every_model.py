@@ -1,284 +1,305 @@
-"""Four unmodified SDKs, each calling a model behind a provider of each format.
+"""The live matrix: unmodified SDKs as callers, providers of every format, everything they do.
 
-Text, streams, a tool call, its result, usage and errors: what the SDK shows is what the model said,
-and the receipt says by whom and what was counted.
+One test is one row of docs/matrix.md: a caller and a provider, and in its columns what the SDK
+showed. `yes` is held to the same facts whoever the caller and the provider are; any other cell is
+listed in `NOTES` with what stands in its place, and is looked at as closely. The page has what the
+run saw, or the test fails; `GATEWAY_WRITE_DOCS=1` writes it.
 """
 
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import anthropic
+import matrix_page
+import msgspec
 import openai
-import orjson
 import pytest
-from anthropic import Anthropic
 from client_site import Caller, Site
-from google import genai
-from google.genai import types
-from openai import OpenAI
+from every_model_openai import Chat, Responses
+from every_model_others import Gemini, Messages
+from every_model_talk import (
+    ARGUMENTS,
+    RECALLED,
+    RESULT,
+    SAID,
+    SEEN,
+    SEEN_AT,
+    THOUGHT,
+    TOOL,
+    Called,
+    Said,
+    Style,
+    Talk,
+)
+from google.genai import errors
 
 pytestmark = pytest.mark.clients
 
-SAYING = "Grüße aus Köln 🙂"
-SAID = f'You said: "{SAYING}".'
-CALLING = "Use get_forecast for Köln"
-ARGUMENTS = {"city": "demo city", "days": 1}
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
-    "required": ["city", "days"],
+
+class Upstream(msgspec.Struct, frozen=True):
+    """A provider of the site; models that think, each with the way in which it is asked to."""
+
+    name: str
+    provider: str
+    models: tuple[tuple[str, Style], ...]
+    priced: str | None = None
+    """A model whose name may be longer and still has a price, if not the first."""
+
+    @property
+    def model(self) -> str:
+        return self.models[0][0]
+
+    def switched(self, switches: str) -> str:
+        """The name of a model that fails as the switches say."""
+        return f"{self.provider}/{self.priced or self.model}+{switches}"
+
+
+UPSTREAMS = (
+    Upstream("OpenAI", "openai", (("gpt-5", "budget"), ("gpt-5", "effort")), "gpt-4.5-preview"),
+    Upstream("OpenAI-compatible", "moonshot", (("kimi-k2.6", "budget"), ("kimi-k2.6", "effort"))),
+    Upstream(
+        "Anthropic", "anthropic", (("claude-opus-4-5", "budget"), ("claude-opus-4-7", "effort"))
+    ),
+    Upstream(
+        "Gemini", "google", (("gemini-2.5-pro", "budget"), ("gemini-3-pro-preview", "effort"))
+    ),
+)
+CALLERS: tuple[type[Talk], ...] = (Chat, Responses, Messages, Gemini)
+NATIVE = {
+    (Chat.name, "OpenAI"), (Chat.name, "OpenAI-compatible"), (Responses.name, "OpenAI"),
+    (Messages.name, "Anthropic"), (Gemini.name, "Gemini"),
+}  # fmt: skip
+"""Whose bytes pass as they are."""
+
+ORDER = [(caller.name, upstream.name) for caller in CALLERS for upstream in UPSTREAMS]
+
+COUNTED = "counted, not shown"
+FORGOTTEN = "not kept"
+FIRST = "in the first turn"
+BY_MODEL = "claude-opus-4-5: {}; claude-opus-4-7: {}"
+
+# OpenAI's chat completions count what was thought and never show it.
+_UNSHOWN = {
+    "thinking": COUNTED,
+    "streamed thinking": COUNTED,
+    "thinking between tool calls": f"{FORGOTTEN}, {COUNTED}",
 }
-RESULT = "sunny, 21 degrees"
-MODELS = {
-    "gpt-4o": "openai",
-    "claude-opus-4-5": "anthropic",
-    "gemini-2.5-pro": "google",
+_BY_CLAUDE = BY_MODEL.format("yes", COUNTED)
+NOTES: Mapping[tuple[str, str], Mapping[str, str]] = {
+    (Chat.name, "OpenAI"): _UNSHOWN,
+    (Messages.name, "OpenAI"): _UNSHOWN,
+    (Gemini.name, "OpenAI"): _UNSHOWN,
+    # Nor can a caller of theirs ask to be shown any, or send a signature back. What Claude shows
+    # unasked when it thinks by budget, it shows; its next turn must then do without thinking.
+    (Chat.name, "Gemini"): _UNSHOWN,
+    (Chat.name, "Anthropic"): {
+        "thinking": _BY_CLAUDE,
+        "streamed thinking": _BY_CLAUDE,
+        "thinking between tool calls": BY_MODEL.format(FIRST, f"{FORGOTTEN}, {COUNTED}"),
+    },
+}
+"""What is not `yes`: where a format has no place for it."""
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One row being run."""
+
+    talk: Talk
+    upstream: Upstream
+    site: Site
+    key: Caller
+
+    def receipt(self, back: int = 1) -> dict[str, Any]:
+        """Of the last call, or of one before it; it went where the row says."""
+        # An SDK that met an error event leaves before the last byte.
+        receipt = self.site.final(self.talk.watch.answers[-back].headers, self.key)
+        (attempt,) = receipt["route"]["attempts"]
+        assert attempt["provider"] == self.upstream.provider
+        if receipt["status"] == "succeeded":
+            native = (self.talk.name, self.upstream.name) in NATIVE
+            assert receipt["route"]["translated"] is not native
+        return receipt
+
+    def by_model(self, see: Callable[[str, Style], str]) -> str:
+        """What is seen of the provider's models: one word, or each one's where they differ."""
+        seen = {model: see(model, style) for model, style in self.upstream.models}
+        if len(set(seen.values())) == 1:
+            return next(iter(seen.values()))
+        return "; ".join(f"{model}: {cell}" for model, cell in seen.items())
+
+
+def text(run: Run) -> str:
+    assert run.talk.text(run.upstream.model).text.startswith(SAID)
+    return "yes"
+
+
+def stream(run: Run) -> str:
+    assert run.talk.stream(run.upstream.model).text.startswith(SAID)
+    return "yes"
+
+
+def call(run: Run) -> str:
+    _check_call(run.talk.call(run.upstream.model, stream=False))
+    return "yes"
+
+
+def call_stream(run: Run) -> str:
+    called = run.talk.call(run.upstream.model, stream=True)
+    _check_call(called)
+    # Gemini has calls whole, whoever asks.
+    in_pieces = run.talk.call_in_pieces and run.upstream.name != "Gemini"
+    assert (called.pieces > 1) is in_pieces
+    return "yes"
+
+
+def _check_call(called: Called) -> None:
+    assert (called.name, called.arguments) == (TOOL, ARGUMENTS)
+
+
+def result(run: Run) -> str:
+    for model, _ in run.upstream.models:
+        _check_result(run.talk.result(model))
+    return "yes"
+
+
+def _check_result(said: Said) -> None:
+    assert said.text.startswith(f"The tool {TOOL} answered: ")
+    assert RESULT in said.text
+
+
+def image_file(run: Run) -> str:
+    assert SEEN in run.talk.image(run.upstream.model, url=False).text
+    return "yes"
+
+
+def image_url(run: Run) -> str:
+    assert SEEN_AT in run.talk.image(run.upstream.model, url=True).text
+    return "yes"
+
+
+def think(run: Run) -> str:
+    return _thinking(run, stream=False)
+
+
+def think_stream(run: Run) -> str:
+    return _thinking(run, stream=True)
+
+
+def _thinking(run: Run, *, stream: bool) -> str:
+    def see(model: str, style: Style) -> str:
+        said = run.talk.think(model, style, stream=stream)
+        assert said.text.startswith(SAID)
+        return _how_thought(run.receipt(), said.thought)
+
+    return run.by_model(see)
+
+
+def _how_thought(receipt: Mapping[str, Any], thought: str) -> str:
+    # Whatever is shown, it was asked to think and did.
+    assert receipt["usage"]["reasoning_tokens"]
+    if not thought:
+        return COUNTED
+    assert thought.startswith(THOUGHT)
+    return "yes"
+
+
+def think_and_call(run: Run) -> str:
+    return run.by_model(lambda model, style: _turns(run, model, style))
+
+
+def _turns(run: Run, model: str, style: Style) -> str:
+    called, said = run.talk.think_and_call(model, style)
+    _check_call(called)
+    _check_result(said)
+    assert "x-gateway-ignored" not in run.talk.watch.answers[-2].headers
+    shown = _how_thought(run.receipt(back=2), called.thought)
+    receipt = run.receipt()
+    if RECALLED in said.text:
+        # The provider had its own thoughts back, and went on thinking.
+        assert _how_thought(receipt, said.thought) == shown
+        return shown
+    if receipt["usage"]["reasoning_tokens"]:
+        return f"{FORGOTTEN}, {shown}" if shown != "yes" else FORGOTTEN
+    assert run.talk.watch.last.headers["x-gateway-ignored"]
+    return FIRST
+
+
+def structured(run: Run) -> str:
+    for forecast in run.talk.structured(run.upstream.model):
+        assert (forecast.city, forecast.days, forecast.sky) == ("demo city", 1, "clear")
+    return "yes"
+
+
+def error(run: Run) -> str:
+    refused = run.talk.refused(run.upstream.switched("status=400"), stream=False)
+    assert isinstance(
+        refused, openai.BadRequestError | anthropic.BadRequestError | errors.ClientError
+    )
+    assert "The demo upstream answers 400, as the model name asks." in str(refused)
+    broken = run.talk.refused(run.upstream.switched("error=8"), stream=True)
+    assert run.receipt()["failure"]["stage"] == "upstream_stream"
+    assert any(word in str(broken) for word in ("failed while", "verloaded")), str(broken)
+    return "yes"
+
+
+def usage(run: Run) -> str:
+    for ask in (run.talk.text, run.talk.stream):
+        said = ask(run.upstream.model)
+        receipt = run.receipt()
+        counted = receipt["usage"]
+        assert (counted["input_tokens"], counted["output_tokens"]) == (said.input, said.output)
+        assert counted["total_tokens"] == said.input + said.output > 0
+        assert counted["source"] == "reported"
+        assert receipt["status"] == "succeeded"
+        assert receipt["cost"]["nano_usd"] > 0
+    return "yes"
+
+
+COLUMNS: Mapping[str, Callable[[Run], str]] = {
+    "text": text,
+    "stream": stream,
+    "tool call": call,
+    "streamed tool call": call_stream,
+    "tool result": result,
+    "image, as a file": image_file,
+    "image, by URL": image_url,
+    "thinking": think,
+    "streamed thinking": think_stream,
+    "thinking between tool calls": think_and_call,
+    "structured output": structured,
+    "error": error,
+    "usage": usage,
 }
 
 
-class Talk:
-    """One SDK: what it was told in the shape that all tests compare."""
-
-    def __init__(self, site: Site, key: str) -> None:
-        self.site = site
-        self.key = key
-
-    def say(self, model: str, text: str) -> tuple[str, int, int]:
-        """The answer's text, and tokens in and out."""
-        raise NotImplementedError
-
-    def stream(self, model: str, text: str) -> str:
-        raise NotImplementedError
-
-    def call(self, model: str) -> tuple[str, Any, str]:
-        """The name and arguments of the call, and what is said once it has its result."""
-        raise NotImplementedError
+@pytest.fixture
+def run(request: pytest.FixtureRequest, site: Site, gateway_key: Caller) -> Iterator[Run]:
+    caller, upstream = request.param
+    talk = caller(site, gateway_key.key)
+    yield Run(talk, upstream, site, gateway_key)
+    talk.close()
 
 
-class Chat(Talk):
-    def _sdk(self) -> OpenAI:
-        return OpenAI(base_url=f"{self.site.gateway}/v1", api_key=self.key)
-
-    def say(self, model: str, text: str) -> tuple[str, int, int]:
-        with self._sdk() as sdk:
-            answer = sdk.chat.completions.create(
-                model=model, messages=[{"role": "user", "content": text}]
-            )
-        assert answer.usage is not None
-        assert answer.choices[0].finish_reason == "stop"
-        said = answer.choices[0].message.content or ""
-        return said, answer.usage.prompt_tokens, answer.usage.completion_tokens
-
-    def stream(self, model: str, text: str) -> str:
-        said = ""
-        with self._sdk() as sdk:
-            for chunk in sdk.chat.completions.create(
-                model=model, messages=[{"role": "user", "content": text}], stream=True
-            ):
-                for choice in chunk.choices:
-                    said += choice.delta.content or ""
-        return said
-
-    def call(self, model: str) -> tuple[str, Any, str]:
-        tools: Any = [
-            {"type": "function", "function": {"name": "get_forecast", "parameters": SCHEMA}}
-        ]
-        messages: list[Any] = [{"role": "user", "content": CALLING}]
-        with self._sdk() as sdk:
-            answer = sdk.chat.completions.create(model=model, messages=messages, tools=tools)
-            assert answer.choices[0].finish_reason == "tool_calls"
-            message = answer.choices[0].message
-            (call,) = message.tool_calls or []
-            assert call.type == "function"
-            messages += [
-                message.model_dump(exclude_none=True),
-                {"role": "tool", "tool_call_id": call.id, "content": RESULT},
-            ]
-            last = sdk.chat.completions.create(model=model, messages=messages, tools=tools)
-        arguments = orjson.loads(call.function.arguments)
-        return call.function.name, arguments, last.choices[0].message.content or ""
-
-
-class Responses(Talk):
-    def _sdk(self) -> OpenAI:
-        return OpenAI(base_url=f"{self.site.gateway}/v1", api_key=self.key)
-
-    def say(self, model: str, text: str) -> tuple[str, int, int]:
-        with self._sdk() as sdk:
-            answer = sdk.responses.create(model=model, input=text)
-        assert answer.usage is not None
-        assert answer.status == "completed"
-        return answer.output_text, answer.usage.input_tokens, answer.usage.output_tokens
-
-    def stream(self, model: str, text: str) -> str:
-        said, numbers, last = "", [], ""
-        with self._sdk() as sdk:
-            for event in sdk.responses.create(model=model, input=text, stream=True):
-                numbers.append(event.sequence_number)
-                last = event.type
-                if event.type == "response.output_text.delta":
-                    said += event.delta
-        assert numbers == list(range(len(numbers)))
-        assert last == "response.completed"
-        return said
-
-    def call(self, model: str) -> tuple[str, Any, str]:
-        tools: Any = [
-            {"type": "function", "name": "get_forecast", "parameters": SCHEMA, "strict": False}
-        ]
-        said: list[Any] = [{"role": "user", "content": CALLING}]
-        with self._sdk() as sdk:
-            answer = sdk.responses.create(model=model, input=said, tools=tools)
-            (call,) = (item for item in answer.output if item.type == "function_call")
-            said += [
-                {
-                    "type": "function_call",
-                    "call_id": call.call_id,
-                    "name": call.name,
-                    "arguments": call.arguments,
-                },
-                {"type": "function_call_output", "call_id": call.call_id, "output": RESULT},
-            ]
-            last = sdk.responses.create(model=model, input=said, tools=tools)
-        return call.name, orjson.loads(call.arguments), last.output_text
-
-
-class Messages(Talk):
-    def _sdk(self) -> Anthropic:
-        return Anthropic(base_url=self.site.gateway, api_key=self.key)
-
-    def say(self, model: str, text: str) -> tuple[str, int, int]:
-        with self._sdk() as sdk:
-            answer = sdk.messages.create(
-                model=model, max_tokens=500, messages=[{"role": "user", "content": text}]
-            )
-        assert answer.stop_reason == "end_turn"
-        said = "".join(block.text for block in answer.content if block.type == "text")
-        return said, answer.usage.input_tokens, answer.usage.output_tokens
-
-    def stream(self, model: str, text: str) -> str:
-        with (
-            self._sdk() as sdk,
-            sdk.messages.stream(
-                model=model, max_tokens=500, messages=[{"role": "user", "content": text}]
-            ) as events,
-        ):
-            said = "".join(events.text_stream)
-            assert events.get_final_message().stop_reason == "end_turn"
-        return said
-
-    def call(self, model: str) -> tuple[str, Any, str]:
-        tools: Any = [{"name": "get_forecast", "input_schema": SCHEMA}]
-        messages: list[Any] = [{"role": "user", "content": CALLING}]
-        with self._sdk() as sdk:
-            answer = sdk.messages.create(
-                model=model, max_tokens=500, messages=messages, tools=tools
-            )
-            assert answer.stop_reason == "tool_use"
-            (call,) = (block for block in answer.content if block.type == "tool_use")
-            result = {"type": "tool_result", "tool_use_id": call.id, "content": RESULT}
-            messages += [
-                {"role": "assistant", "content": answer.content},
-                {"role": "user", "content": [result]},
-            ]
-            last = sdk.messages.create(model=model, max_tokens=500, messages=messages, tools=tools)
-        said = "".join(block.text for block in last.content if block.type == "text")
-        return call.name, call.input, said
-
-
-class Gemini(Talk):
-    def _sdk(self) -> genai.Client:
-        options = types.HttpOptions(base_url=self.site.gateway)
-        return genai.Client(api_key=self.key, http_options=options)
-
-    def say(self, model: str, text: str) -> tuple[str, int, int]:
-        with self._sdk() as sdk:
-            answer = sdk.models.generate_content(model=model, contents=text)
-        used = answer.usage_metadata
-        assert used is not None
-        out = (used.candidates_token_count or 0) + (used.thoughts_token_count or 0)
-        return answer.text or "", used.prompt_token_count or 0, out
-
-    def stream(self, model: str, text: str) -> str:
-        with self._sdk() as sdk:
-            chunks = sdk.models.generate_content_stream(model=model, contents=text)
-            return "".join(chunk.text or "" for chunk in chunks)
-
-    def call(self, model: str) -> tuple[str, Any, str]:
-        declared = types.FunctionDeclaration(name="get_forecast", parameters_json_schema=SCHEMA)
-        config = types.GenerateContentConfig(
-            tools=[types.Tool(function_declarations=[declared])],
-            automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
-        )
-        said: list[Any] = [types.UserContent(CALLING)]
-        with self._sdk() as sdk:
-            answer = sdk.models.generate_content(model=model, contents=said, config=config)
-            (call,) = answer.function_calls or []
-            assert answer.candidates is not None
-            result = types.Part(
-                function_response=types.FunctionResponse(
-                    id=call.id, name=call.name, response={"result": RESULT}
-                )
-            )
-            said += [answer.candidates[0].content, types.UserContent(result)]
-            last = sdk.models.generate_content(model=model, contents=said, config=config)
-        return call.name or "", call.args, last.text or ""
-
-
-SDKS: dict[str, type[Talk]] = {
-    "openai chat": Chat,
-    "openai responses": Responses,
-    "anthropic": Messages,
-    "google-genai": Gemini,
-}
-
-
-@pytest.fixture(params=SDKS)
-def talk(request: pytest.FixtureRequest, site: Site, gateway_key: Caller) -> Talk:
-    return SDKS[request.param](site, gateway_key.key)
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_a_model_answers_whatever_format_its_caller_speaks(
-    talk: Talk, model: str, site: Site, gateway_key: Caller
-) -> None:
-    said, tokens_in, tokens_out = talk.say(model, SAYING)
-    assert said.startswith(SAID)
-    receipt = site.receipt(site.newest(gateway_key), gateway_key)
-    assert receipt["route"]["provider"] == MODELS[model]
-    assert receipt["status"] == "succeeded"
-    assert receipt["usage"]["input_tokens"] == tokens_in > 0
-    assert receipt["usage"]["output_tokens"] == tokens_out > 0
-    assert receipt["cost"]["nano_usd"] > 0
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_a_stream_says_the_same(talk: Talk, model: str) -> None:
-    assert talk.stream(model, SAYING).startswith(SAID)
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_a_tool_is_called_and_its_result_taken_back(talk: Talk, model: str) -> None:
-    name, arguments, said = talk.call(model)
-    assert (name, arguments) == ("get_forecast", ARGUMENTS)
-    assert RESULT in said
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_an_error_of_the_provider_is_one_of_the_callers_format(
-    site: Site, gateway_key: Caller, model: str
-) -> None:
-    at_provider = f"{MODELS[model]}/{model}+status=400"
-    with (
-        Anthropic(base_url=site.gateway, api_key=gateway_key.key, max_retries=0) as messages,
-        pytest.raises(anthropic.APIStatusError) as caught,
-    ):
-        messages.messages.create(
-            model=at_provider, max_tokens=5, messages=[{"role": "user", "content": "?"}]
-        )
-    assert caught.value.status_code == 400
-    with (
-        OpenAI(base_url=f"{site.gateway}/v1", api_key=gateway_key.key, max_retries=0) as chat,
-        pytest.raises(openai.APIStatusError) as refused,
-    ):
-        chat.chat.completions.create(model=at_provider, messages=[{"role": "user", "content": "?"}])
-    assert refused.value.status_code == 400
+@pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param((caller, upstream), id=f"{caller.name} to {upstream.name}")
+        for caller in CALLERS
+        for upstream in UPSTREAMS
+    ],
+    indirect=True,
+)
+def test_a_caller_gets_from_a_provider_what_the_page_says(run: Run) -> None:
+    key = (run.talk.name, run.upstream.name)
+    row, failures = {}, []
+    for column, check in COLUMNS.items():
+        try:
+            row[column] = check(run)
+        except Exception as failure:  # noqa: BLE001 - a row tells of all its columns at once
+            failure.add_note(f"in the column {column!r}")
+            failures.append(failure)
+    if failures:
+        raise ExceptionGroup(" to ".join(key), failures)
+    notes = NOTES.get(key, {})
+    assert row == {column: notes.get(column, "yes") for column in COLUMNS}
+    matrix_page.hold(key, row, ORDER)

@@ -41,6 +41,26 @@ async def test_what_does_not_exist_is_an_error_of_the_right_shape(
             assert document["error"].keys() == {"message", "type", "param", "code"}
 
 
+OPEN = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+PARTIAL = {**OPEN, "additionalProperties": False, "required": []}
+
+
+def function(name: str = "f", **more: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, **more}}
+
+
+def shaped(schema: Any) -> dict[str, Any]:
+    named = {"name": "n", "schema": schema, "strict": True}
+    return {"type": "json_schema", "json_schema": named}
+
+
+def calls(call_id: str) -> dict[str, Any]:
+    call = {"id": call_id, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    return {"role": "assistant", "tool_calls": [call]}
+
+
+CALLS = calls("c1")
+
 BAD_CHAT: list[tuple[Any, str | None, str | None]] = [
     (b"{", None, None),
     (b"[]", None, None),
@@ -89,6 +109,52 @@ BAD_CHAT: list[tuple[Any, str | None, str | None]] = [
         "invalid_value",
     ),
     ({"model": "demo", "messages": [USER], "tools": [{}]}, "tools[0].type", None),
+    (
+        {"model": "demo", "messages": [USER], "tools": [function(name="a b")]},
+        "tools[0].function.name",
+        "invalid_value",
+    ),
+    (
+        {"model": "demo", "messages": [USER], "tools": [function(parameters={"type": "OBJECT"})]},
+        "tools[0].function.parameters",
+        "invalid_function_parameters",
+    ),
+    (
+        {"model": "demo", "messages": [USER], "tools": [function(parameters={"type": "array"})]},
+        "tools[0].function.parameters",
+        "invalid_function_parameters",
+    ),
+    (
+        {"model": "demo", "messages": [USER], "tools": [function(parameters=OPEN, strict=True)]},
+        "tools[0].function.parameters",
+        "invalid_function_parameters",
+    ),
+    *(
+        (
+            {"model": "demo", "messages": [USER], "response_format": shaped(schema)},
+            "response_format",
+            None,
+        )
+        for schema in (OPEN, PARTIAL, {"type": "array"}, {"type": "STRING"})
+    ),
+    ({"model": "demo", "messages": [USER, CALLS]}, "messages", None),
+    ({"model": "demo", "messages": [USER, CALLS, USER]}, "messages", None),
+    (
+        {"model": "demo", "messages": [USER, calls("c" * 41)]},
+        "messages[1].tool_calls[0].id",
+        "string_above_max_length",
+    ),
+    (
+        {"model": "gpt-5", "messages": [USER], "max_tokens": 9},
+        "max_tokens",
+        "unsupported_parameter",
+    ),
+    (
+        {"model": "o3", "messages": [USER], "temperature": 0.5},
+        "temperature",
+        "unsupported_value",
+    ),
+    ({"model": "gpt-4o", "messages": [USER], "reasoning_effort": "low"}, None, None),
 ]
 
 
@@ -114,6 +180,23 @@ UNSIGNED = {
     "content": [{"type": "thinking", "thinking": "a", "signature": ""}],
 }
 TOOL = {"name": "f", "input_schema": {"type": "object"}}
+CLOSED = {"type": "object", "properties": {}, "additionalProperties": False}
+UPPER = {"type": "object", "properties": {"a": {"type": "STRING"}}}
+
+
+def said(block: Any) -> dict[str, Any]:
+    return {"role": "user", "content": [block]}
+
+
+def use_of(change: dict[str, Any]) -> dict[str, Any]:
+    use = {"type": "tool_use", "id": "t1", "name": "f", "input": {}, **change}
+    return {"role": "assistant", "content": [use]}
+
+
+def output(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+
+
 BAD_MESSAGES: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": None}, "max_tokens: Field required"),
     ({"max_tokens": 0}, "max_tokens"),
@@ -137,6 +220,23 @@ BAD_MESSAGES: list[tuple[dict[str, Any], str]] = [
     ({"tool_choice": {"type": "auto"}}, "while providing tools"),
     ({"stop_sequences": [" "]}, "non-whitespace"),
     ({"model": None}, "model: Field required"),
+    ({"tools": [{**TOOL, "name": "a.b"}]}, "tools.0.custom.name"),
+    ({"tools": [{**TOOL, "input_schema": UPPER}]}, "JSON schema is invalid"),
+    ({"messages": [said({"type": "text", "text": " "})]}, "non-whitespace"),
+    (
+        {"messages": [said({"type": "text", "text": "a", "detail": "b"})]},
+        "messages.0.content.0.text.detail: Extra inputs are not permitted",
+    ),
+    ({"messages": [said(ASSISTANT_USE["content"][0])]}, "can only be in `assistant` messages"),
+    ({"messages": [USER, use_of({"id": "a:b"})]}, "tool_use.id: String should match"),
+    ({"messages": [USER, use_of({"input": "{}"})]}, "tool_use.input"),
+    (output({"type": "object"}), "'additionalProperties' must be explicitly set to false"),
+    (output({**CLOSED, "additionalProperties": True}), "'additionalProperties: true' is not"),
+    (
+        output({**CLOSED, "properties": {"a": {"type": "integer", "minimum": 1}}}),
+        "For 'integer' type, properties minimum are not supported",
+    ),
+    (output({**CLOSED, "properties": {"a": {"type": "INTEGER"}}}), "not valid under any"),
 ]
 
 
@@ -162,6 +262,25 @@ async def test_anthropic_wants_its_version_header_and_a_beta_header_admits_unkno
         assert answer.status == 200
 
 
+TEXT = {"role": "user", "parts": [{"text": "x"}]}
+
+
+def part(**data: Any) -> dict[str, Any]:
+    return {"role": "model" if "functionCall" in data else "user", "parts": [data]}
+
+
+CALLED = part(functionCall={"name": "f", "args": {}})
+ANSWERED = part(functionResponse={"name": "f", "response": {}})
+
+
+def declared(**more: Any) -> dict[str, Any]:
+    return {"functionDeclarations": [{"name": "f", **more}]}
+
+
+def answered(**config: Any) -> dict[str, Any]:
+    return {"generationConfig": {"responseMimeType": "application/json", **config}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -174,6 +293,28 @@ async def test_anthropic_wants_its_version_header_and_a_beta_header_admits_unkno
         ({"generationConfig": {"stopSequences": list("abcdef")}}, "at most 5"),
         ({"generationConfig": {"responseSchema": {"type": "OBJECT"}}}, "response_mime_type"),
         ({"toolConfig": {"functionCallingConfig": {"mode": "MAYBE"}}}, "TYPE_ENUM"),
+        ({"contents": [{"parts": [{"text": "x"}], "name": "y"}]}, 'Unknown name "name" at'),
+        ({"contents": [{"parts": [{"text": "x", "type": "text"}]}]}, 'Unknown name "type" at'),
+        ({"contents": [part(functionCall={"name": "f", "arguments": {}})]}, '"arguments"'),
+        ({"contents": [part(functionCall={"args": {}})]}, "Name cannot be empty"),
+        ({"contents": [part(functionResponse={"name": "f", "content": {}})]}, '"content"'),
+        ({"contents": [part(functionResponse={"response": {}})]}, "Name cannot be empty"),
+        ({"contents": [ANSWERED]}, "comes immediately after a function call turn"),
+        ({"contents": [CALLED, TEXT]}, "number of function response parts"),
+        ({"contents": [CALLED, {"parts": ANSWERED["parts"] * 2}]}, "number of function response"),
+        ({"contents": [TEXT, CALLED]}, "end with a user role"),
+        ({"generationConfig": {"maxTokens": 5}}, 'Unknown name "maxTokens"'),
+        ({"tools": [declared(strict=True)]}, 'Unknown name "strict" at'),
+        ({"tools": [declared(name="1f")]}, "Invalid function name"),
+        ({"tools": [declared(parameters={"exclusiveMinimum": 1})]}, '"exclusiveMinimum" at'),
+        ({"tools": [declared(parametersJsonSchema={"type": "STRING"})]}, "not valid under"),
+        ({"tools": [declared(parameters={}, parametersJsonSchema={})]}, "only one of"),
+        (
+            {"toolConfig": {"functionCallingConfig": {"allowedFunctionNames": ["f"]}}},
+            "must be ANY or VALIDATED",
+        ),
+        (answered(responseSchema={"properties": {"a": {"oneOf": []}}}), '"oneOf" at'),
+        (answered(responseJsonSchema={"type": "OBJECT"}), "not valid under any"),
     ],
 )
 async def test_an_unsound_gemini_request_is_an_invalid_argument(
