@@ -164,6 +164,9 @@ class _Writing:
         )
 
     def _written(self, block: Block, role: Role) -> bytes | None:
+        if type(block) is Text and block.cache is None and block.signature is None:
+            text = block.text
+            return written_text(text) if text and not text.isspace() else None
         try:
             return self._block(block, role)
         except Unwritable as exc:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gateway.wire import utf8
+from gateway.wire import anthropic_messages_usual, utf8
 from gateway.wire.anthropic_messages_answers import read_answer, read_error, write_answer
 from gateway.wire.anthropic_messages_blocks import FORMAT
 from gateway.wire.anthropic_messages_bodies import write_count, write_request
@@ -22,7 +22,8 @@ class MessagesDialect:
     def read_request(self, body: bytes, *, model: str | None, stream: bool | None) -> Request:
         """See `format.Dialect.read_request`. A count_tokens body reads as well."""
         utf8.require(body)
-        return read_request(body, model=model, stream=stream)
+        found = anthropic_messages_usual.read_request(body, stream=stream)
+        return read_request(body, model=model, stream=stream) if found is None else found
 
     def write_request(self, request: Request, toward: Toward) -> tuple[bytes, list[str]]:
         """See `format.Dialect.write_request`."""

@@ -12,9 +12,7 @@ Source: platform.openai.com API reference, "Chat Completions" (2026-11), and rec
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
 
-import msgspec
 import orjson
 
 from gateway.wire import call_ids, lenient
@@ -35,7 +33,7 @@ from gateway.wire.conversation import (
 )
 from gateway.wire.format import Asked
 from gateway.wire.neutral import Usage
-from gateway.wire.openai_chat import ChatBodyTap, OpenAIUsage, usage_from
+from gateway.wire.openai_chat import ChatBodyTap
 from gateway.wire.openai_chat_thoughts import (
     NAME,
     SEPARATOR,
@@ -78,40 +76,6 @@ FINISH: Mapping[StopReason, str] = {
 
 _ANNOTATION = "url_citation"
 
-_Said = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class _UsualMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    content: _Said
-    role: str | None = None
-    refusal: None = None
-    annotations: Annotated[list[None], msgspec.Meta(max_length=0)] | None = None
-    tool_calls: None = None
-    function_call: None = None
-    audio: None = None
-
-
-class _UsualChoice(msgspec.Struct, gc=False):
-    message: _UsualMessage
-    finish_reason: _Said
-    stop_reason: None = None
-    error: None = None
-
-
-class _UsualAnswer(msgspec.Struct, gc=False):
-    """The answer that most are: one text, of the usual types."""
-
-    choices: Annotated[list[_UsualChoice], msgspec.Meta(min_length=1, max_length=1)]
-    usage: OpenAIUsage
-    object: Literal["chat.completion"]
-    id: str | None = None
-    model: str | None = None
-    created: int | None = None
-    error: None = None
-
-
-_USUAL = msgspec.json.Decoder(_UsualAnswer)
-
 
 def stop_of(reason: str, *, calls: bool, refused: bool) -> StopReason:
     """Why an answer ended; what it holds is trusted over the reason, but for a cut.
@@ -128,30 +92,6 @@ def stop_of(reason: str, *, calls: bool, refused: bool) -> StopReason:
 
 def read_answer(body: bytes) -> Answer | None:
     """See `format.Dialect.read_answer`."""
-    return _usual(body) or _unusual(body)
-
-
-def _usual(body: bytes) -> Answer | None:
-    """Read a usual answer in one decode; None where it is not one."""
-    try:
-        found = _USUAL.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    (choice,) = found.choices
-    usage = usage_from(found.usage)
-    if usage is None or choice.finish_reason in FAILURES:
-        return None
-    stop = stop_of(choice.finish_reason, calls=False, refused=False)
-    return Answer(
-        id=found.id or None,
-        model=found.model or None,
-        choices=(Choice((Text(choice.message.content),), stop),),
-        usage=usage,
-        created_s=found.created,
-    )
-
-
-def _unusual(body: bytes) -> Answer | None:
     value = lenient.anything(body)
     if not isinstance(value, dict):
         return None

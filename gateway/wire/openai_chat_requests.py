@@ -10,7 +10,6 @@ Source: platform.openai.com API reference, "Chat Completions" (2026-11), and rec
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from operator import attrgetter
 
 import msgspec
 from msgspec import Raw
@@ -179,8 +178,6 @@ _SETTINGS: tuple[tuple[str, Feature, Callable[..., bool]], ...] = (
     ("audio", "audio_output", shapes.says),
     ("moderation", "moderation", shapes.says),
 )
-_values = attrgetter(*(field for field, _feature, _in_use in _SETTINGS))
-_UNSET = _values(shapes.Body())
 
 
 class _Reader:
@@ -524,13 +521,9 @@ class _Reader:
 
     def settings(self, found: shapes.Body) -> dict[Feature, str]:
         """Note every setting in use; called last."""
-        values = _values(found)
-        if values != _UNSET:
-            for value, unset, (field, feature, in_use) in zip(
-                values, _UNSET, _SETTINGS, strict=True
-            ):
-                if value is not unset and in_use(value):
-                    self._uses(feature, field)
+        for field, feature, in_use in _SETTINGS:
+            if in_use(getattr(found, field)):
+                self._uses(feature, field)
         if found.temperature is not None and found.temperature > 1:
             self._uses("temperature_above_1", "temperature")
         if (found.n or 1) > 1:
