@@ -122,16 +122,17 @@ def said(site: Site, key: str, model: str, *, system: bool) -> int:
     """The tokens of the same call, as the model's provider reports them."""
     if MODELS[model] == "openai":  # whose counter counts what Responses makes of a conversation
         with OpenAI(base_url=f"{site.gateway}/v1", api_key=key) as own:
-            said = own.responses.create(
+            answered = own.responses.create(
                 model=model, input=ASKING, instructions=SYSTEM if system else None
             )
-            return said.usage.input_tokens if said.usage is not None else 0
+            return answered.usage.input_tokens if answered.usage is not None else 0
     with Anthropic(base_url=site.gateway, api_key=key) as sdk:
         more: Any = {"system": SYSTEM} if system else {}
         answer = sdk.messages.create(
             model=model, max_tokens=200, messages=[{"role": "user", "content": ASKING}], **more
         )
-        return answer.usage.input_tokens
+        tokens: int = answer.usage.input_tokens
+        return tokens
 
 
 COUNTS: dict[str, Counting] = {

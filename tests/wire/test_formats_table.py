@@ -98,6 +98,7 @@ def test_fields_that_nobody_knows_are_told_as_ignored() -> None:
         assert losses(both, target) == ["x_one", "deep.two"]
 
 
+TEXT: Any = {"content": {"parts": [{"text": "a"}]}}
 EMBEDDINGS: dict[str, tuple[Any, Any, tuple[str, ...]]] = {
     "OpenAI": (
         lambda more: embeddings.read_openai(msgspec.json.encode({"input": "a", **more})),
@@ -115,7 +116,6 @@ EMBEDDINGS: dict[str, tuple[Any, Any, tuple[str, ...]]] = {
         ("taskType", "title"),
     ),
 }
-TEXT = {"content": {"parts": [{"text": "a"}]}}
 
 
 @pytest.mark.parametrize("caller", EMBEDDINGS)
