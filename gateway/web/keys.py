@@ -30,10 +30,8 @@ PAST_KEYS_SHOWN = 50
 
 DAYS_AHEAD_MAX = 36_500
 
-FIELDS = (
-    "name", "expires", "rpm", "tpm", "concurrent", "models", "spend_cap", "on_disconnect", "admin",
-)  # fmt: skip
-"""Those of the forms, which show their own problems."""
+FIELDS = ("name", "expires", "rpm", "tpm", "concurrent", "models", "spend_cap", "admin")
+"""Those of the forms that show their own problems."""
 
 LIMITS = {
     "rpm": "requests per minute", "tpm": "tokens per minute", "concurrent": "requests at once",
@@ -267,9 +265,10 @@ def _if_given(text: str | None, read: Callable[[str], T]) -> T | None:
 
 def _whole(field: str) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) <= 15):
-            raise Conflict(f"{field}: expected a whole number, or nothing")
-        return int(text)
+        number = int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else 0
+        if not number:
+            raise Conflict(f"{field}: expected a whole number above zero, or nothing")
+        return number
 
     return read
 

@@ -1,5 +1,7 @@
 """`/dashboard/top-up`: redeem a code; what the account was given, and what was taken again."""
 
+import shlex
+
 from aiohttp import web
 
 from gateway.accounts.sign_in import monotonic_ms
@@ -60,6 +62,7 @@ async def _show(visit: Visit, problem: Problem | None = None, *, status: int = 2
         status=status,
         problem=problem,
         form=visit.form,
+        shell_name=shlex.quote(visit.user.name),
         funds=visit.site.services.accounts.funds(user_id),
         rows=found[:ROWS],
         further=found[ROWS - 1].seq if len(found) > ROWS else None,

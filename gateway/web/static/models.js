@@ -21,5 +21,6 @@ for (const link of document.querySelectorAll("[data-cap]")) {
     cell.replaceChildren(form);
     amount.focus();
     amount.select();
+    form.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
 }
