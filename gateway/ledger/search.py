@@ -367,9 +367,9 @@ class _Walk:
                 high = min(high, edge)
             else:
                 low = max(low, edge)
-            if skips:
-                # Taken off afterwards: whoever goes on must get on.
-                self._left -= _SKIP_ROWS if has_any or before == (low, high) else self._left
+            if skips and before != (low, high):
+                # Taken off afterwards, and only for what was won: whoever goes on must get on.
+                self._left -= _SKIP_ROWS if has_any else self._left
         return len(self.found) < enough, high if self._down else low
 
     def _far_end(self, low: int, high: int) -> int:

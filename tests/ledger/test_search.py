@@ -95,25 +95,28 @@ def a_receipt(rng: random.Random, new_id_at: int, *, rare: bool = False) -> Entr
 
 
 def weeks_of_receipts(rng: random.Random) -> list[Entry]:
-    """In the order of their ends. The 40th day ends with a crash, and a start 10 hours later."""
-    ended: list[tuple[int, Entry]] = []
-    now_ms = BEGIN_MS
+    """In the order of their ends. The 40th day has a crash, and the next start is 10 hours later.
+
+    In the hour before the crash it is busy, and of what began then half is still in flight.
+    """
     crash_ms = BEGIN_MS + 40 * DAY_MS
-    start_ms = crash_ms + 10 * 60 * MINUTE_MS
+    start_ms = crash_ms + 600 * MINUTE_MS
+    arrivals = [crash_ms - rng.randrange(55 * MINUTE_MS) for _ in range(80)]
+    now_ms = BEGIN_MS
     while now_ms < BEGIN_MS + DAYS * DAY_MS:
-        day = (now_ms - BEGIN_MS) // DAY_MS
-        entry = a_receipt(rng, now_ms, rare=day in (3, 60) and rng.random() < 0.3)
-        end_ms = now_ms + rng.choice((5, 900, MINUTE_MS, 55 * MINUTE_MS))
-        if now_ms < crash_ms <= end_ms or (now_ms < crash_ms and rng.random() < 0.005):
-            end_ms = max(end_ms, crash_ms) if crash_ms - now_ms > 60 * MINUTE_MS else start_ms
-            if end_ms != start_ms:
-                end_ms = now_ms + MINUTE_MS
-        ended.append((end_ms, entry))
+        if not crash_ms <= now_ms < start_ms:
+            arrivals.append(now_ms)
         now_ms += rng.choice((1, 1000, 30 * MINUTE_MS, 4 * 60 * MINUTE_MS))
-        if now_ms > crash_ms and ended[-1][1].opening.created_ms < crash_ms:
-            now_ms = start_ms + 1
         if rng.random() < 0.01:
             now_ms += 3 * DAY_MS
+    ended = []
+    for arrival_ms in sorted(arrivals):
+        day = (arrival_ms - BEGIN_MS) // DAY_MS
+        entry = a_receipt(rng, arrival_ms, rare=day in (3, 60) and rng.random() < 0.3)
+        end_ms = arrival_ms + rng.choice((5, 900, 55 * MINUTE_MS, 55 * MINUTE_MS))
+        if arrival_ms < crash_ms <= end_ms:
+            end_ms = start_ms
+        ended.append((end_ms, entry))
     ended.sort(key=lambda one: one[0])
     return [entry for _, entry in ended]
 
@@ -180,9 +183,9 @@ one_filter = st.builds(
     st.sampled_from(Wanted.__struct_fields__),
 )
 any_filter = one_filter | filters
-steps = st.tuples(st.integers(1, 60), st.none() | st.integers(1, 400))
+steps = st.tuples(st.integers(1, 60), st.none() | st.integers(4, 400))
 without_growing = settings(
-    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -249,6 +252,38 @@ def test_a_page_leads_to_the_one_before_and_the_one_after(
     if newer.next_before is not None and page.receipts:
         back = search.page(site.conn, wanted, before=newer.next_before, limit=limit)
         assert sequences(back.receipts) == sequences(page.receipts)
+
+
+def test_times_are_exact_around_requests_that_ended_late(site: Site) -> None:
+    highest = _running_max([one.entry.opening.created_ms for one in site.receipts])
+    late = [
+        one.entry.opening.created_ms
+        for one, high in zip(site.receipts, highest, strict=True)
+        if high - one.entry.opening.created_ms > MINUTE_MS
+    ]
+    for moment_ms in late[::5]:
+        until, since = Wanted(until_ms=moment_ms), Wanted(since_ms=moment_ms)
+        before = [one.sequence for one in reversed(site.receipts) if fits(until, one)]
+        page = search.page(site.conn, until, limit=30)
+        assert sequences(page.receipts) == before[:30]
+        from_then_on = [one.sequence for one in site.receipts if fits(since, one)]
+        page = search.page(site.conn, since, after=0, limit=30)
+        assert sequences(page.receipts) == from_then_on[:30][::-1]
+
+
+def test_one_request_that_lasted_for_hours_hides_no_other(tmp_path: Path) -> None:
+    rng = random.Random(8)
+    opened = Store.open(str(tmp_path / "gateway.db"), SECRET)
+    arrivals = [BEGIN_MS + number * 10 * MINUTE_MS for number in range(300)]
+    arrivals = [ms - 1200 * MINUTE_MS * (at % 20 == 7) for at, ms in enumerate(arrivals)]
+    opened.commit((), [a_receipt(rng, ms) for ms in arrivals])
+    for at, ms in enumerate(arrivals):
+        found = search.page(opened.conn, Wanted(since_ms=ms), limit=300).receipts
+        prompt = {seq for seq in range(at + 1, 301) if (seq - 1) % 20 != 7}
+        if at % 20 != 7:
+            assert prompt <= set(sequences(found))
+        assert all(one.entry.opening.created_ms >= ms for one in found)
+    opened.close()
 
 
 def test_the_store_of_these_tests_is_as_difficult_as_they_say(site: Site) -> None:
