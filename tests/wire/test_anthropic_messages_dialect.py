@@ -481,7 +481,9 @@ def test_tools_of_another_kind_are_refused() -> None:
 def test_a_schema_for_the_output_keeps_its_description() -> None:
     wanted = OutputFormat(b'{"type":"object","properties":{}}', "person", "A person", True)
     body, _ = wrote(OPUS_4_8, output=wanted)
-    schema = {"description": "A person", "type": "object", "properties": {}}
+    schema: dict[str, object] = {"description": "A person", "type": "object", "properties": {}}
+    # Anthropic refuses an output schema whose objects are open.
+    schema["additionalProperties"] = False
     assert body["output_config"] == {"format": {"type": "json_schema", "schema": schema}}
     spelled: dict[Feature, str] = {"json_object": "response_format"}
     assert refused(output=OutputFormat(), spelled=spelled) == "response_format"

@@ -496,7 +496,7 @@ def test_sampling_that_models_have_anyway_is_not_sent() -> None:
 
 
 def test_output_formats_are_flat() -> None:
-    schema = b'{"type":"object","properties":{}}'
+    schema = b'{"type":"object","properties":{},"additionalProperties":false}'
     body, _ = written(neutral(asked(Text("hi")), output=OutputFormat(schema, strict=True)))
     assert body["text"] == {
         "format": {"type": "json_schema", "name": "output", "strict": True,
