@@ -368,6 +368,29 @@ def test_a_receipt_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     opened.close()
 
 
+@pytest.mark.parametrize("down", [True, False])
+def test_steps_that_are_joined_are_the_page_that_one_call_gives(site: Site, down: bool) -> None:
+    wanted = Wanted(model="rare")
+    where = {"before": len(site.receipts)} if down else {"after": 1}
+    whole = search.page(site.conn, wanted, limit=3, rows_max=5000, **where)
+    assert len(whole.receipts) == 3
+    page = search.page(site.conn, wanted, limit=3, rows_max=7, **where)
+    assert page.receipts == []
+    while not page.complete:
+        on = {"before": page.next_before} if down else {"after": page.next_after}
+        missing = 3 - len(page.receipts)
+        then = search.page(site.conn, wanted, limit=missing, rows_max=7, **on)
+        page = search.joined(page, then, down=down)
+    assert page.receipts == whole.receipts
+    near, far = ("next_after", "next_before") if down else ("next_before", "next_after")
+    assert getattr(page, near) == getattr(whole, near)
+    rest = [
+        search.page(site.conn, wanted, limit=3, **{next(iter(where)): getattr(one, far)}).receipts
+        for one in (page, whole)
+    ]
+    assert rest[0] == rest[1] != []
+
+
 # --- by id ------------------------------------------------------------------------------------
 
 
