@@ -281,7 +281,7 @@ def serving(directory: Path) -> Iterator[Site]:
     """Both processes, with users and keys made by the command; stopped in the end."""
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(
-            _process(directory, "upstream", ["gateway.demo", "--port", "0"])
+            process(directory, "upstream", ["gateway.demo", "--port", "0"])
         )
         config = directory / "config.toml"
         config.write_text(
@@ -293,20 +293,21 @@ def serving(directory: Path) -> Iterator[Site]:
             "own_key": "sk-of-the-caller",
         }
         gateway = stack.enter_context(
-            _process(directory, "gateway", ["gateway", "serve", "--config", str(config)])
+            process(directory, "gateway", ["gateway", "serve", "--config", str(config)])
         )
         yield stack.enter_context(contextlib.closing(Site(gateway, upstream, keys)))
 
 
 def _key_of(directory: Path, user: str) -> str:
-    _command(directory, "users", "create", user)
-    _command(directory, "credit", user, "1000.00")
+    command(directory, "users", "create", user)
+    command(directory, "credit", user, "1000.00")
     limits = ("--rpm", "1000000", "--tpm", "1000000000", "--concurrent", "1000")
-    key: str = _command(directory, "keys", "create", "--user", user, *limits)["key"]
+    key: str = command(directory, "keys", "create", "--user", user, *limits)["key"]
     return key
 
 
-def _command(directory: Path, *words: str) -> Any:
+def command(directory: Path, *words: str) -> Any:
+    """What the gateway's command answers to these words, where `config.toml` stands."""
     done = subprocess.run(
         [sys.executable, "-m", "gateway", "--config", "config.toml", "--json", *words],
         cwd=directory,
@@ -320,7 +321,7 @@ def _command(directory: Path, *words: str) -> Any:
 
 
 @contextlib.contextmanager
-def _process(directory: Path, name: str, module: list[str]) -> Iterator[str]:
+def process(directory: Path, name: str, module: list[str]) -> Iterator[str]:
     """A server process; gives the URL that it says it listens on."""
     log = directory / f"{name}.log"
     with log.open("wb") as out:

@@ -18,12 +18,12 @@ INSTALL_S = 120
 CALL_S = 30
 
 
-def install(directory: Path) -> None:
-    """Install them there; skips the test where that is impossible."""
+def install(directory: Path, packages: Path = NODE) -> None:
+    """Install what `packages` locks there; skips the test where that is impossible."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed")
     for name in ("package.json", "package-lock.json"):
-        shutil.copy(NODE / name, directory)
+        shutil.copy(packages / name, directory)
     try:
         done = subprocess.run(
             ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
