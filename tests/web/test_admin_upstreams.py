@@ -178,7 +178,9 @@ def test_without_thresholds_there_is_no_bar() -> None:
 
 
 def listed(text: str) -> list[str]:
-    return re.findall(r'<td><a href="/dashboard/admin/models/one\?[^"]+">([^<]+)</a>', text)
+    return re.findall(
+        r'<td class="name"><a href="/dashboard/admin/models/one\?[^"]+">([^<]+)</a>', text
+    )
 
 
 async def test_models_are_searched_on_the_server_and_paged(root: Visitor) -> None:
