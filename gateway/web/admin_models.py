@@ -51,6 +51,7 @@ async def models(visit: Visit) -> web.StreamResponse:
         above=above,
         changed=changed,
         aliases=list(visit.site.config.models.items())[:ALIASES_SHOWN],
+        patterns=list(visit.site.config.model_map.items())[:ALIASES_SHOWN],
         name=visit.asked("name"),
         meaning=await _meaning(visit, visit.asked("name")),
     )

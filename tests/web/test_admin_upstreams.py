@@ -27,6 +27,9 @@ daily_stop_usd = 2
 
 [models.fast]
 targets = ["openai/gpt-4o-mini", "demo/demo"]
+
+[model_map]
+"gpt-3.5*" = "fast"
 """
 
 
@@ -250,6 +253,7 @@ async def test_a_name_is_told_with_its_targets_in_order(root: Visitor) -> None:
     assert "fast is an alias of config.toml, tried by failover" in seen.words
     targets = re.findall(r"<li><a [^>]+>([^<]+)</a>", seen.text.partition("<ol>")[2])
     assert targets == ["openai/gpt-4o-mini", "demo/demo"]
+    assert "Other names like Are gpt-3.5* fast" in seen.words
     assert "Nothing goes by the name nosuch" in (await root.get(f"{MODELS}?name=nosuch")).words
 
 
