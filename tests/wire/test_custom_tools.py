@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.wire import custom_tools
@@ -56,6 +56,7 @@ def escaped(text: str) -> str:
     return f'{{ "input" : "{spelled}"}}'
 
 
+@settings(deadline=None)
 @given(text=st.text(), ascii_only=st.booleans(), data=st.data())
 def test_a_text_comes_back_however_its_call_was_cut(
     text: str, ascii_only: bool, data: st.DataObject
