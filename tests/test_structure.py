@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "web": {
         "errors", "ledger", "accounts", "alerts", "config", "metrics", "proxy", "__version__",
         # Pages change things through the verbs; the documentation renders the descriptions.
-        "admin", "api.openapi", "api.models", "wire.build_table",
+        "admin", "api.openapi", "api.models", "wire.build_table", "wire.registry",
     },
     "logs": {"errors", "config", "ledger", "proxy"},
     "control": {

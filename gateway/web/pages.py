@@ -27,10 +27,13 @@ from gateway.web import (
     admin_models,
     admin_providers,
     admin_users,
+    docs,
     entrance,
     keys,
     models,
+    openapi_page,
     overview,
+    pricing,
     receipt_page,
     receipts,
     security,
@@ -61,6 +64,9 @@ PAGES: tuple[Page, ...] = (
     *admin_providers.PAGES,
     *admin_models.PAGES,
     *admin_codes.PAGES,
+    *docs.PAGES,
+    *pricing.PAGES,
+    *openapi_page.PAGES,
 )
 """All of them; each module of pages has its own part."""
 

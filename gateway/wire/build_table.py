@@ -3,9 +3,9 @@
     python -m gateway.wire.build_table            print the page
     python -m gateway.wire.build_table FILE       write it
 
-For developers only: nothing imports this at run time. A cell has the features that requests of the
-caller's format can ask for and the target's format has no place for. A test holds the file in
-`docs/` to what this prints.
+A cell has the features that requests of the caller's format can ask for and the target's format has
+no place for. A test holds the file in `docs/` to what this prints. At run time the pages at `/docs`
+show the same table, from `lost`.
 """
 
 import sys
