@@ -278,6 +278,16 @@ def choose_targets(asked: str | None) -> list[TargetName]:
     return names
 
 
+def _command(options: argparse.Namespace) -> str:
+    """What makes such a run again; where the files go says nothing about it."""
+    words = ["python -m bench.run"]
+    words += ["--quick"] if options.quick else []
+    for name in ("rounds", "targets", "only"):
+        value = getattr(options, name)
+        words += [f"--{name} {value}"] if value else []
+    return " ".join(words)
+
+
 def run(options: argparse.Namespace) -> None:
     """Measure, print the table, write the files."""
     plan = QUICK if options.quick else FULL
@@ -304,7 +314,7 @@ def run(options: argparse.Namespace) -> None:
         plan=msgspec.to_builtins(plan),
         blocks=blocks,
         pairs=translated,
-        command=" ".join(["python -m bench.run", *sys.argv[1:]]),
+        command=_command(options),
     )
     print(report.table(result))
     out = Path(options.out)
