@@ -151,6 +151,12 @@ class Admission:
         if model is None:
             return await self.plan_native(exchange, inbound, query, body)
         ordered = cast("tuple[Target, ...] | None", exchange.down.ordered)
+        shared = kept_at_provider(seen)
+        if shared is not None and exchange.caller.key is not None:
+            ordered = ordered or self._targets(
+                endpoint, exchange.caller, model, self.services.time()
+            )
+            _check_shared(shared, ordered)
         targets, claim = self.claim(endpoint, exchange.caller, model, body, seen, ordered)
         exchange.claim = claim
         return Plan(targets, body, seen, inbound, query)
@@ -274,6 +280,33 @@ class Admission:
         return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin + (
             f"Access-Control-Expose-Headers: {exposed}, retry-after\r\n"
         ).encode("latin-1")
+
+
+KEPT = frozenset(("conversation", "cachedContent", "cached_content"))
+"""Fields that name what the provider keeps for the account, whoever made it."""
+
+
+def kept_at_provider(seen: Envelope) -> str | None:
+    """The field of a request, if any, that names a conversation or a cache kept by its provider."""
+    fields = seen.fields
+    named = [name for name in KEPT if name in fields and bytes(fields[name]) != b"null"]
+    return named[0] if named else None
+
+
+def _check_shared(field: str, targets: tuple[Target, ...]) -> None:
+    """Refuse what one user of the operator's account could read of another's.
+
+    Whose conversations and caches are is not known here: keys make them only at providers that are
+    `unmetered`, where the operator trusts them with the whole account.
+    """
+    for target in targets:
+        if not target.provider.unmetered:
+            raise GatewayError(
+                "unsupported_parameter",
+                f"{field} names what {target.provider.name} keeps for an account that the keys of "
+                "this gateway share, so they may not use it",
+                param=field, stage="routing",
+            )  # fmt: skip
 
 
 _TEXT = msgspec.json.Decoder(str)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from gateway.config import Family
 from gateway.errors import GatewayError, scrub
 from gateway.proxy import content, counting, errors, headers
-from gateway.proxy.admission import Admission, Plan
+from gateway.proxy.admission import KEPT, Admission, Plan
 from gateway.proxy.claims import Claim
 from gateway.proxy.exchange import Exchange, Verdict
 from gateway.proxy.headers import Inbound
@@ -138,7 +138,11 @@ class Proxy:
             body = down.body_now(self.services.config.server.max_body_bytes)
             seen = envelope.peek(body, endpoint.format)
             model = endpoint.model or seen.model
-            if model is None or seen.previous_response_id is not None:
+            if (
+                model is None
+                or seen.previous_response_id is not None
+                or not KEPT.isdisjoint(seen.fields)
+            ):
                 return None
             targets, claim = self.admission.claim(endpoint, memory.caller, model, body, seen)
         except GatewayError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import re
 import sys
 import zlib
 from pathlib import Path
@@ -163,6 +164,36 @@ async def test_a_stored_response_is_its_makers_alone(tmp_path: Path) -> None:
                 found = await gateway.call(target, body, method=method, key=own)
                 assert found.status == 200, (method, target, found.body)
                 count += 1
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "field"),
+    [
+        ("/v1/responses", b'{"model":"gpt-4o","input":"y","conversation":"conv_1"}',
+         "conversation"),
+        ("/v1/responses", b'{"model":"gpt-4o","input":"y","conversation":{"id":"conv_1"}}',
+         "conversation"),
+        ("/v1/responses/input_tokens", b'{"model":"gpt-4o","conversation":"conv_1"}',
+         "conversation"),
+        ("/v1beta/models/gemini-2.5-flash:generateContent",
+         b'{"contents":[],"cachedContent":"cachedContents/x"}', "cachedContent"),
+        ("/v1beta/models/gemini-2.5-flash:countTokens",
+         b'{"contents":[],"cached_content":"cachedContents/x"}', "cached_content"),
+    ],
+)  # fmt: skip
+@scenario
+async def test_what_a_provider_keeps_for_the_shared_account_is_no_keys_to_name(
+    tmp_path: Path, target: str, body: bytes, field: str
+) -> None:
+    async with gateway_before(tmp_path, stores) as (gateway, upstream):
+        key = await gateway.key()
+        refused = await gateway.call(target, body, key=key)
+        assert refused.status == 400, refused
+        assert field in refused.json()["error"]["message"]
+        assert not upstream.calls
+        null = re.sub(b'"(conversation|cached_?[cC]ontent)":.*', rb'"\1":null}', body)
+        assert (await gateway.call(target, null, key=key)).status == 200
+        assert (await gateway.call(target, body)).status == 200, "the caller's own account"
 
 
 # --- usage that only the gateway asked for ----------------------------------------------------
