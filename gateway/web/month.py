@@ -134,4 +134,5 @@ def _bands(rows: list[ReportRow], since: int, names: list[str]) -> list[Band]:
         band.nano_usd[row.day - since] += row.nano_usd
         band.tokens[row.day - since] += row.input_tokens + row.output_tokens
     found = list(bands.values())
-    return [*found, others] if any(others.tokens) or any(others.nano_usd) else found
+    # Refused calls cost nothing and are of no band: a chart of nothing else has this one.
+    return [*found, others] if any(others.tokens) or any(others.nano_usd) or not found else found

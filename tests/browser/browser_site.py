@@ -201,8 +201,8 @@ def _history(path: Path) -> None:
 def busy(site: BrowserSite) -> None:
     """A morning of a user: answers, streams, failures of several kinds, one who hung up."""
     site.ask("POST", f"/users/{ADMIN}/credits", amount="25")
-    key = site.key(USER, name="notebook", spend_cap="5.00", models=["gpt-4o*", "basic", "demo*"])
-    site.key(USER, name="old one")
+    key = site.key(USER, name="notebook", spend_cap="5.00")
+    site.key(USER, name="old one", models=["gpt-4o", "basic", "premium"], rpm=60)
     for model in ("basic", "gpt-4o", "demo", "gpt-4o"):
         site.call(key, model)
     site.call(key, "gpt-4o-mini", stream=True, stream_options={"include_usage": True})
