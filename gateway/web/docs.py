@@ -7,13 +7,17 @@ lost between formats from the dialects, limits and header names from the configu
 `pricing.py` and `openapi_page.py` make the two pages of reference with `rendered`.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
 from aiohttp import web
 
-from gateway.errors import CODES
+from gateway.config import Family
+from gateway.errors import CODES, GatewayError
 from gateway.ledger.records import Key
+from gateway.proxy.errors import body
 from gateway.web import samples
 from gateway.web.samples import Filled, Filling
 from gateway.web.site import Page, Visit
@@ -21,6 +25,9 @@ from gateway.wire import registry
 from gateway.wire.build_table import TITLES, lost
 
 NO_KEY = "YOUR_KEY"
+
+_RECEIPT_ID = "01998f1e-6c0a-7c3e-9d6b-3f0a4f0c2b11"
+"""Of an example."""
 
 
 class Doc(NamedTuple):
@@ -149,7 +156,7 @@ _BY_PATH = {doc.path: doc for doc in DOCS}
 
 async def article(visit: Visit) -> web.StreamResponse:
     """Any page that is a template and nothing else."""
-    return await rendered(visit, errors=_errors(), losses=_losses())
+    return await rendered(visit, errors=_errors(), shapes=_shapes(), losses=_losses())
 
 
 async def rendered(visit: Visit, **values: Any) -> web.Response:
@@ -219,6 +226,7 @@ def _byok(visit: Visit) -> Mapping[str, str]:
     return {api: name for api, name in owners.items() if name in providers}
 
 
+@functools.cache
 def _errors() -> list[tuple[int, str, str, bool]]:
     """Status, code, when, and whether trying again can help."""
     return [
@@ -226,6 +234,22 @@ def _errors() -> list[tuple[int, str, str, bool]]:
     ]
 
 
+@functools.cache
+def _shapes() -> list[tuple[str, str]]:
+    """One error as each API tells it."""
+    error = GatewayError(
+        "unknown_model_pricing", "Unknown model pricing: no-such-model", param="model"
+    )
+    families: tuple[tuple[str, Family], ...] = (
+        ("OpenAI", "openai"), ("Anthropic", "anthropic"), ("Gemini", "gemini")
+    )  # fmt: skip
+    return [
+        (api, msgspec.json.format(body(error, family, _RECEIPT_ID), indent=2).decode())
+        for api, family in families
+    ]
+
+
+@functools.cache
 def _losses() -> list[tuple[str, list[tuple[str, list[str], list[str]]]]]:
     """By the caller's format, and by the provider's: what is refused, and what is left out."""
     dialects = registry.DIALECTS.values()

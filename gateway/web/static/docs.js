@@ -41,6 +41,22 @@
     });
   }
 
+  // A link to something folded away unfolds it; paper has no folds.
+  function unfold() {
+    const at = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!at) return;
+    const folded = at.closest("details");
+    if (folded && !folded.open) {
+      folded.open = true;
+      at.scrollIntoView();
+    }
+  }
+  addEventListener("hashchange", unfold);
+  unfold();
+  addEventListener("beforeprint", () => {
+    for (const folded of document.querySelectorAll("article details")) folded.open = true;
+  });
+
   try {
     const kept = localStorage.getItem(KEPT);
     if (kept) choose(kept, null);
