@@ -38,6 +38,9 @@ COUNTS = {
 COUNTING = "counting"
 """What such a call wants of a provider, in the words of `Endpoint.wants`."""
 
+COMPACTING = "compacting"
+"""What `responses/compact` wants: a provider that has the Responses API itself."""
+
 GEMINI_METHODS = {
     "generateContent": "gemini",
     "streamGenerateContent": "gemini",
@@ -45,7 +48,6 @@ GEMINI_METHODS = {
     "batchEmbedContents": "gemini_embeddings",
     "countTokens": "native",
 }
-_OWN_FORMAT_ONLY = frozenset(("responses/compact",))
 _LABELLED = frozenset(
     (
         "assistants", "audio", "batches", "cachedContents", "chat", "completions", "containers",
@@ -72,7 +74,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     about. `free` calls are not billed by providers; one neither metered nor free is *unmetered*:
     its cost cannot be told from its answer. `counts` is the format of the request whose tokens are
     asked for. `wants` is what providers of another format can be asked for in theirs: the format,
-    or `COUNTING`; "" where that is nothing.
+    or `COUNTING`; `COMPACTING` and "" are asked for in the caller's alone.
     """
 
     family: Family
@@ -153,7 +155,7 @@ def _endpoint(family: Family, rest: str, query: str, *, provider: str | None) ->
             path=rest,
             label=prefix + rest,
             provider=provider,
-            wants="" if rest in _OWN_FORMAT_ONLY else known,
+            wants=COMPACTING if rest == "responses/compact" else known,
         )
     if (family, rest) in FREE:
         counts = COUNTS.get((family, rest))

@@ -19,7 +19,7 @@ from gateway.ledger.catalog import Catalog, Model
 from gateway.ledger.prices import Price, PriceOf
 from gateway.ledger.records import ModelSettings
 from gateway.proxy.breaker import Name
-from gateway.proxy.endpoints import COUNTING
+from gateway.proxy.endpoints import COMPACTING, COUNTING
 from gateway.proxy.overlay import Overlay
 from gateway.proxy.providers import Base, Provider
 from gateway.wire import registry
@@ -44,6 +44,8 @@ _ASKED_IN: dict[str, dict[Family, str]] = {
     **dict.fromkeys(registry.DIALECTS, SPOKEN), **dict.fromkeys(EMBEDDED.values(), EMBEDDED),
     COUNTING: COUNTED,
 }  # fmt: skip
+
+_OF_RESPONSES = ("openai_responses", COMPACTING)
 
 CACHE_MAX = 4096
 """Routes remembered; model names come from clients, so the memory must have an end."""
@@ -202,10 +204,12 @@ class Router:
             if (target := _target(provider, name, family, wanted)) is not None
         ]
         if not spoken:
+            lacks = "has no Responses API" if wanted == COMPACTING else (
+                f"does not speak the {family} format of this endpoint"
+            )  # fmt: skip
             raise GatewayError(
                 "unsupported_parameter",
-                f"Model {model} is served by {found.candidates[0][0].name}, which does not speak "
-                f"the {family} format of this endpoint",
+                f"Model {model} is served by {found.candidates[0][0].name}, which {lacks}",
                 stage="routing",
                 param="model",
             )
@@ -293,7 +297,7 @@ def _target(provider: Provider, model: str, family: Family, wanted: str) -> Targ
     base = provider.bases.get(family)
     counting = wanted == COUNTING
     # The counter of OpenAI's family is a part of its Responses API.
-    responses = wanted == "openai_responses" or (counting and family == "openai")
+    responses = wanted in _OF_RESPONSES or (counting and family == "openai")
     if base is not None and (provider.responses or not responses):
         return Target(provider, base, model)
     asked_in = _ASKED_IN.get(wanted, {})
@@ -302,7 +306,9 @@ def _target(provider: Provider, model: str, family: Family, wanted: str) -> Targ
             return Target(provider, found, model, asked_in[other])
     if counting:
         return Target(provider, next(iter(provider.bases.values())), model, ESTIMATED)
-    return None if base is None else Target(provider, base, model)
+    if base is None or wanted == COMPACTING:
+        return None  # what it made could be read by no other server either
+    return Target(provider, base, model)
 
 
 def _unpriced(model: str) -> GatewayError:

@@ -373,11 +373,11 @@ async def test_a_compaction_by_the_provider_is_refused_by_name(target: str, tmp_
             "codex", target, agent_calls.body("codex", "turn", f"on_{target}", input=items)
         )
         assert (got.status, got.json()["error"]["param"]) == (400, f"input[{len(items) - 1}]")
-        if target == "openai_chat":
-            return  # the path goes to a provider of OpenAI's family as it is
         body = json({"model": f"on_{target}", "input": vector["turn"]["input"]})
         got = await one.call("codex", target, body, "/v1/responses/compact")
         assert (got.status, got.json()["error"]["code"]) == (400, "unsupported_parameter")
+        assert got.json()["error"]["param"] == "model"
+        assert not one.upstream.calls
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from gateway.errors import GatewayError
 from gateway.ledger.catalog import Catalog
 from gateway.ledger.records import ModelSettings, ProviderSettings
 from gateway.proxy import providers as runtime
+from gateway.proxy.endpoints import COMPACTING
 from gateway.proxy.overlay import KNOWN_MAX
 from gateway.proxy.routing import CACHE_MAX, Offer, Route, Router, Target
 
@@ -200,6 +201,19 @@ def test_a_route_has_the_strategy_of_its_alias_and_failover_without_one() -> Non
 
 
 # --- what admins set about models -------------------------------------------------------------
+
+
+def test_a_session_is_compacted_by_a_responses_api_or_by_nobody() -> None:
+    text = TEXT.replace('catalog = "openai"', 'catalog = "openai"\nresponses = false')
+    config = cfg.parse(text)
+    table = Router(config, runtime.build(config, None), CATALOG, {})
+    assert targets(table.route("gpt-4o", "openai", None, COMPACTING)) == [("openai", "gpt-4o")]
+    assert table.route("gpt-4o", "openai", None, COMPACTING).targets[0].speaks is None
+    for name in ("mirror/gpt-4o", "anthropic/claude-opus-4-5"):
+        with pytest.raises(GatewayError) as refused:
+            table.route(name, "openai", None, COMPACTING)
+        assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "model")
+        assert "has no Responses API" in refused.value.message
 
 
 def target(table: Router, provider: str, model: str) -> Target:
