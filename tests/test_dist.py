@@ -177,6 +177,7 @@ def test_it_starts_within_a_second_once_unpacked(pyz: Pyz, tmp_path: Path) -> No
         with serving(pyz, tmp_path) as (base, _):
             assert status_of(f"{base}/healthz") == 200
             to_health.append(time.perf_counter() - began)
+            assert status_of(f"{base}/dashboard/sign-in") == status_of(f"{base}/docs") == 200
     assert min(to_help) < START_SECONDS_MAX
     assert min(to_health) < START_SECONDS_MAX
 
