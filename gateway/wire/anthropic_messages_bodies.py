@@ -46,7 +46,7 @@ from gateway.wire.conversation import (
     ToolResult,
 )
 from gateway.wire.format import Toward
-from gateway.wire.output_schemas import closed
+from gateway.wire.output_schemas import for_anthropic
 
 MAX_TOKENS_DEFAULT = 4096
 """`max_tokens` for a model of which nothing is known: every Claude since 3 can write that much."""
@@ -86,7 +86,9 @@ def _joined(members: dict[str, bytes]) -> bytes:
 
 def _members(request: Request, toward: Toward) -> tuple[dict[str, bytes], list[str]]:
     max_tokens = request.max_output_tokens or toward.max_output_tokens or MAX_TOKENS_DEFAULT
+    request, told = for_anthropic(request)
     writing = _Writing(request)
+    writing.ignored += told
     members = {
         "model": quoted(toward.model),
         "max_tokens": b"%d" % max_tokens,
@@ -305,7 +307,7 @@ class _Writing:
         if wanted is not None and wanted.schema is None:
             raise self._refused("json_object", "JSON output needs a schema for this provider")
         if wanted is not None and wanted.schema is not None:
-            schema = _with(closed(wanted.schema), "description", wanted.description)
+            schema = _with(wanted.schema, "description", wanted.description)
             found["format"] = b'{"type":"json_schema","schema":%b}' % schema
         return _joined(found) if found else b""
 

@@ -9,11 +9,11 @@ show the same table, from `lost`.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import get_args
 
-from gateway.wire import registry
+from gateway.wire import registry, schema_limits
 from gateway.wire.conversation import Feature, Support
 from gateway.wire.counting_translation import COUNTERS
 from gateway.wire.format import Dialect
@@ -130,6 +130,25 @@ This page is made by `python -m gateway.wire.build_table docs/formats.md`, from 
 translation itself refuses and ignores by.
 """
 
+_SCHEMAS = """\
+## Schemas
+
+Providers hold an answer to a part of JSON Schema. What a target has no word for is taken out of the
+schema, said in the `description` beside it (`Must hold too: {{"minimum":0}}`) and told in
+`X-Gateway-Ignored` (`response_format.minimum`): the model reads it, nothing holds it to it.
+
+| to | said in words |
+|---|---|
+| Anthropic, outputs and strict tools | {anthropic}, `minItems` above 1, formats other than {formats}, patterns that look around; `oneOf` is `anyOf` |
+| Gemini, outputs | {gemini}; `const` is an `enum` of one |
+
+Objects that do not say whether they are closed are closed toward Anthropic. An output of properties
+with any name, or one that refers to itself, is refused there by the caller's field; a tool like
+that is not strict, which is told. From Anthropic's callers toward OpenAI a schema stays `strict`
+where it can: closed, every property required or null, none of {openai}. Else it is given without
+`strict`, which is told.
+"""  # noqa: E501 - rows of a table
+
 COUNTED_BY: Mapping[str, tuple[str, str]] = {
     "openai_responses": ("`responses/input_tokens`", "OpenAI, where it has the Responses API"),
     "anthropic_messages": ("`messages/count_tokens`", "Anthropic"),
@@ -176,7 +195,21 @@ Callers with a key of their own get what their provider says.
 def page(dialects: Mapping[str, Dialect]) -> str:
     """The page in Markdown: a table for each format that a caller may speak, then other calls."""
     sections = (_section(caller, dialects) for caller in dialects.values())
-    return "\n".join([_INTRODUCTION, *sections, _EMBEDDINGS, _COUNTS.format(rows=_counts())])
+    counts = _COUNTS.format(rows=_counts())
+    return "\n".join([_INTRODUCTION, *sections, _schemas(), _EMBEDDINGS, counts])
+
+
+def _schemas() -> str:
+    return _SCHEMAS.format(
+        anthropic=_listed(schema_limits.ANTHROPIC_LACKS),
+        formats=_listed(schema_limits.ANTHROPIC_FORMATS),
+        gemini=_listed(schema_limits.GEMINI_LACKS - {"const"}),
+        openai=_listed(schema_limits.OPENAI_STRICT_LACKS),
+    )
+
+
+def _listed(words: Collection[str]) -> str:
+    return ", ".join(f"`{one}`" for one in sorted(words))
 
 
 def _counts() -> str:

@@ -38,6 +38,7 @@ from gateway.wire.conversation import (
 )
 from gateway.wire.format import Toward
 from gateway.wire.gemini_parts import FORMAT
+from gateway.wire.output_schemas import for_gemini
 
 SKIP_VALIDATION = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 """Base64 of skip_thought_signature_validator: what Google documents for calls that Gemini 3 did
@@ -80,7 +81,9 @@ def write_request(request: Request, toward: Toward) -> tuple[bytes, list[str]]:
 
 def document_of(request: Request, toward: Toward) -> tuple[Json, list[str]]:
     """The body as a value. Raises as `write_request` does."""
-    return _RequestWriter(request, toward).document()
+    request, told = for_gemini(request)
+    document, ignored = _RequestWriter(request, toward).document()
+    return document, ignored + told
 
 
 def _release(model: str) -> tuple[int, int] | None:
