@@ -345,7 +345,7 @@ async def _answer(request: web.Request, handler: _Handler) -> web.StreamResponse
     except asyncio.CancelledError:
         raise
     except Exception:  # noqa: BLE001 - whatever a page raises, the caller gets JSON
-        _log.exception("a page failed: %s", request.path[:200])
+        _log.exception("a page failed: %r", request.path[:200])
         return callers.refusal(
             request, GatewayError("internal_error", "The gateway failed", stage="gateway")
         )

@@ -14,9 +14,12 @@ from msgspec import UNSET, UnsetType
 
 from gateway.errors import Conflict
 from gateway.ledger import prices
+from gateway.ledger.records import EMAIL_CHARS_MAX
 
 NAME_CHARS_MAX = 64
-EMAIL_CHARS_MAX = 254
+NFC_SHRINKS_MAX = 4
+"""How many characters NFC makes one of, at most (Unicode 15, U+1F82 and its like)."""
+
 MODELS_MAX = 256
 MODEL_CHARS_MAX = 256
 REASON_CHARS_MAX = 500
@@ -187,7 +190,13 @@ def check_text(field: str, text: str, chars_max: int) -> None:
 
 
 def same_form(name: str) -> str:
-    """NFC, or two users could have names that look the same and differ in bytes."""
+    """NFC, or two users could have names that look the same and differ in bytes.
+
+    What is too long to become a name that way is left as it is: it is nobody's, and NFC takes time
+    that grows with the square of a run of combining marks.
+    """
+    if len(name) > NAME_CHARS_MAX * NFC_SHRINKS_MAX:
+        return name
     return unicodedata.normalize("NFC", name)
 
 

@@ -22,10 +22,15 @@ from typing import NamedTuple, TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from gateway.accounts import changes
 from gateway.errors import Conflict
 
 CHARS_MIN = 10
 CHARS_MAX = 256
+
+TYPED_CHARS_MAX = CHARS_MAX * changes.NFC_SHRINKS_MAX
+"""What is longer cannot become a password by NFC, and is not put into it: that takes time that
+grows with the square of a run of combining marks."""
 
 THREADS = 2
 WAITING_MAX = 16
@@ -96,7 +101,7 @@ class Passwords:
 
 def check_rules(password: str, *known: str | None) -> None:
     """Conflict unless it may be a password; `known` is what everybody knows of its owner."""
-    form = unicodedata.normalize("NFC", password)
+    form = _form(password)
     if not CHARS_MIN <= len(form) <= CHARS_MAX:
         raise Conflict(f"password: expected {CHARS_MIN} to {CHARS_MAX} characters")
     if any("\ud800" <= char <= "\udfff" for char in form):
@@ -109,9 +114,13 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip().casefold()
 
 
-def _bytes(password: str) -> bytes:
+def _form(password: str) -> str:
     """NFC, or the same word typed on another system would be another password (RFC 8265)."""
-    return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
+    return password if len(password) > TYPED_CHARS_MAX else unicodedata.normalize("NFC", password)
+
+
+def _bytes(password: str) -> bytes:
+    return _form(password).encode("utf-8", "surrogatepass")
 
 
 def _hash_of_nothing(hasher: PasswordHasher) -> str:

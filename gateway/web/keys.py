@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from gateway.accounts.accounts import KeyStatus
+from gateway.accounts.changes import MODELS_MAX
 from gateway.accounts.funds import NO_CAP
 from gateway.config import Config
 from gateway.errors import Conflict, GatewayError
@@ -73,8 +74,7 @@ async def create(visit: Visit) -> web.StreamResponse:
 async def created(visit: Visit) -> web.StreamResponse:
     """A new key's text, once, with commands that can be pasted."""
     key = _own(visit)
-    assert visit.viewer is not None
-    notice = visit.site.take(visit.viewer.session.id, visit.path)
+    notice = visit.told()
     if notice is None or not notice.secret:
         return visit.go(f"{_PATH}/{key.id}")
     calls, model = _calls(visit, key, notice.secret)
@@ -303,6 +303,9 @@ def _names(text: str) -> list[str]:
 
 def _models(services: Services, text: str, known: set[str]) -> list[str]:
     found = list(dict.fromkeys(_names(text)))
+    if len(found) > MODELS_MAX:
+        # Before each is looked for: patterns make any number of names callable.
+        raise Conflict(f"models: expected {MODELS_MAX} names at most")
     for name in found:
         if name not in known and not callable_name(services, name):
             raise Conflict(f"models: there is no model {name[:100]!r} here")

@@ -17,6 +17,9 @@ from gateway.ledger.prices import NANO_PER_USD, usd_text
 from gateway.web.keys import callable_name
 from gateway.web.site import Notice, Page, Problem, Visit
 
+QUERY_CHARS_MAX = 200
+"""Every word is looked for in every model's names."""
+
 ROWS_MAX = 1000
 """Of one page; a search finds the others."""
 
@@ -30,12 +33,12 @@ _AT_ONCE = 40
 
 async def listing(visit: Visit) -> web.StreamResponse:
     """All models, aliases first; `q` finds some, `cap` opens the form of one."""
-    return await _listing(visit, visit.asked("q"), editing=visit.asked("cap"))
+    return await _listing(visit, visit.asked("q")[:QUERY_CHARS_MAX], editing=visit.asked("cap"))
 
 
 async def set_cap(visit: Visit) -> web.StreamResponse:
     """Set a cap, or lift it where the amount is left empty."""
-    query, model = visit.given("q") or "", visit.given("model") or ""
+    query, model = visit.form.get("q", "")[:QUERY_CHARS_MAX].strip(), visit.given("model") or ""
     amount = visit.given("amount")
     try:
         if amount is not None:

@@ -5,6 +5,7 @@ the sign-in and back; an admin's page is no page for anybody else. A form is rea
 checked before its page hears of it. What a page raises becomes a page that says so.
 """
 
+import asyncio
 import importlib.resources
 import logging
 from collections.abc import Awaitable, Callable
@@ -46,6 +47,8 @@ from gateway.web.static import PREFIX, Static
 
 FORM_BYTES_MAX = 64 * 1024
 FORM_FIELDS_MAX = 500
+FORM_SECONDS = 30.0
+"""Until a form must be here: it comes with its request, unless somebody holds it back."""
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +121,11 @@ def _served(site: Site, page: Page) -> Callable[[web.Request], Awaitable[web.Str
 async def _answer(visit: Visit, page: Page) -> web.StreamResponse:
     try:
         refused = await _let_in(visit, page)
+        if refused is None and page.method == "POST":
+            visit.form = await _form(visit.request)
+            # A form may be long in coming: who may send it is asked of the moment when it is here.
+            visit.identify()
+            refused = await _let_in(visit, page) or await _checked_form(visit)
         return refused if refused is not None else await page.handler(visit)
     except Missing as exc:
         return await _said(visit, 404, "Not found", str(exc))
@@ -128,14 +136,17 @@ async def _answer(visit: Visit, page: Page) -> web.StreamResponse:
     except GatewayError as exc:
         return await _said(visit, exc.status, "That did not work", exc.message)
     except StoreError:
-        _log.exception("a page failed: %s", visit.path[:200])
+        _log.exception("a page failed: %r", visit.path[:200])
         return await _said(
             visit, 503, "Not possible at present", "The accounts cannot be read or written now."
         )
+    except Exception:  # noqa: BLE001 - whatever a page raises, its visitor gets a page
+        _log.exception("a page failed: %r", visit.path[:200])
+        return await _said(visit, 500, "That did not work", "The gateway failed.")
 
 
 async def _let_in(visit: Visit, page: Page) -> web.StreamResponse | None:
-    """None where the visitor may go on; the form was read and is ours then."""
+    """None where the visitor may see the page, or send its form."""
     viewer = visit.viewer
     if viewer is None and page.who != "anyone":
         if page.method == "POST":
@@ -144,16 +155,19 @@ async def _let_in(visit: Visit, page: Page) -> web.StreamResponse | None:
         return visit.go(f"/dashboard/sign-in?next={quote(to, safe='/')}")
     if page.who == "admin" and viewer is not None and not _is_admin(viewer.user):
         return await _said(visit, 403, "Not for you", "This page is for admins.")
-    if page.method == "POST":
-        visit.form = await _form(visit.request)
-        given = visit.form.get(security.TOKEN_FIELD, "")
-        if not security.form_is_ours(visit.request, visit.site.config, given, visit.form_token):
-            return await _said(
-                visit, 403, "This form is not from here",
-                "It was opened before you signed in or out, or another site sent it. Go back, "
-                "load the page anew and try again.",
-            )  # fmt: skip
     return None
+
+
+async def _checked_form(visit: Visit) -> web.StreamResponse | None:
+    """None where the form is of a page of ours, and of this visitor."""
+    given = visit.form.get(security.TOKEN_FIELD, "")
+    if security.form_is_ours(visit.request, visit.site.config, given, visit.form_token):
+        return None
+    return await _said(
+        visit, 403, "This form is not from here",
+        "It was opened before you signed in or out, or another site sent it. Go back, load the "
+        "page anew and try again.",
+    )  # fmt: skip
 
 
 def _is_admin(user: User) -> bool:
@@ -164,11 +178,13 @@ def _is_admin(user: User) -> bool:
 async def _form(request: web.Request) -> MultiDict[str]:
     if request.content_type != "application/x-www-form-urlencoded":
         raise GatewayError("invalid_request", "Expected a form")
-    body = bytearray()
-    async for piece in request.content.iter_any():
-        body += piece
-        if len(body) > FORM_BYTES_MAX:
-            raise GatewayError("request_too_large", f"The form is over {FORM_BYTES_MAX} bytes")
+    try:
+        async with asyncio.timeout(FORM_SECONDS):
+            body = await _read(request)
+    except TimeoutError:
+        raise GatewayError("invalid_request", "The form did not arrive in time") from None
+    except web.RequestPayloadError:
+        raise GatewayError("invalid_request", "The form broke off") from None
     try:
         fields = parse_qsl(
             body.decode("utf-8"), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX,
@@ -177,6 +193,15 @@ async def _form(request: web.Request) -> MultiDict[str]:
     except ValueError:
         raise GatewayError("invalid_request", "The form cannot be read") from None
     return MultiDict(fields)
+
+
+async def _read(request: web.Request) -> bytearray:
+    body = bytearray()
+    async for piece in request.content.iter_any():
+        body += piece
+        if len(body) > FORM_BYTES_MAX:
+            raise GatewayError("request_too_large", f"The form is over {FORM_BYTES_MAX} bytes")
+    return body
 
 
 async def _said(visit: Visit, status: int, title: str, text: str) -> web.Response:

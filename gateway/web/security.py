@@ -11,10 +11,10 @@ import hmac
 import ipaddress
 import re
 import secrets
-from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from gateway.config import Config
 
@@ -53,7 +53,10 @@ def headers(script_nonce: str) -> dict[str, str]:
 def form_token(secret: bytes, bound_to: str) -> str:
     """The token of a form, for the session or the cookie that it is bound to."""
     return hashlib.blake2b(
-        bound_to.encode(), key=secret[:64], digest_size=20, person=b"gateway.form"
+        bound_to.encode("utf-8", "surrogatepass"),
+        key=secret[:64],
+        digest_size=20,
+        person=b"gateway.form",
     ).hexdigest()
 
 
@@ -122,13 +125,15 @@ def drop_cookie(answer: web.StreamResponse, config: Config, name: str) -> None:
     )  # fmt: skip
 
 
-def address_of(remote: str | None, request_headers: Mapping[str, str]) -> str:
+def address_of(remote: str | None, request_headers: MultiMapping[str]) -> str:
     """Who tries to sign in: the peer, or whom a proxy on this machine names last.
 
     Nobody else's `X-Forwarded-For` is believed: whoever connects from outside could say anything.
+    Some proxies add to the line that came, some (HAProxy) put a line of their own behind it.
     """
     peer = remote or ""
-    forwarded = request_headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+    lines = request_headers.getall("X-Forwarded-For", [])
+    forwarded = lines[-1].rpartition(",")[2].strip() if lines else ""
     try:
         if forwarded and (not peer or ipaddress.ip_address(peer).is_loopback):
             return str(ipaddress.ip_address(forwarded))

@@ -34,7 +34,12 @@ SLICE_S = 0.0005
 REDEEMS_MAX = 10
 REDEEM_WINDOW_MS = 15 * 60_000
 
-NOTICES_MAX = 1000
+TOLD_MAX = 1000
+"""Sessions that something is to be told."""
+
+NOTICES_MAX = 20
+"""Of one session."""
+
 NOTICE_S = 300.0
 
 
@@ -92,7 +97,8 @@ class Site:
     static: Static
     redeeming: Attempts = field(default_factory=lambda: Attempts(REDEEMS_MAX, REDEEM_WINDOW_MS))
     """Of redemption codes, by user id: who has none may guess no more often than this."""
-    _left: dict[str, _Left] = field(default_factory=dict, repr=False)
+    _left: dict[str, list[_Left]] = field(default_factory=dict, repr=False)
+    """By session: whoever was left something last is last."""
 
     @property
     def config(self) -> Config:
@@ -100,19 +106,27 @@ class Site:
         return self.context.config()
 
     def leave(self, session_id: str, notice: Notice) -> None:
-        """Keep a notice for the session's next look at its page."""
-        self._left.pop(session_id, None)
-        if len(self._left) >= NOTICES_MAX:
+        """Keep a notice for the session's next look at its page.
+
+        Others that were left before stay: somebody may have two pages open, and one of them a
+        secret that is shown once.
+        """
+        now = time.monotonic()
+        left = [one for one in self._left.pop(session_id, []) if one.until > now]
+        self._left[session_id] = [*left, _Left(notice, now + NOTICE_S)][-NOTICES_MAX:]
+        while len(self._left) > TOLD_MAX or next(iter(self._left.values()))[-1].until <= now:
             self._left.pop(next(iter(self._left)))
-        self._left[session_id] = _Left(notice, time.monotonic() + NOTICE_S)
 
     def take(self, session_id: str, path: str) -> Notice | None:
-        """The notice for a page, and forget it; None where there is none for it."""
-        left = self._left.get(session_id)
-        if left is None or left.notice.path != path:
-            return None
-        del self._left[session_id]
-        return left.notice if time.monotonic() < left.until else None
+        """The oldest notice for a page, and forget it; None where there is none for it."""
+        now, left = time.monotonic(), self._left.get(session_id, [])
+        for place, one in enumerate(left):
+            if one.notice.path == path and one.until > now:
+                del left[place]
+                if not left:
+                    del self._left[session_id]
+                return one.notice
+        return None
 
 
 class Visit:
@@ -125,9 +139,14 @@ class Visit:
         self.request = request
         self.nonce = security.nonce()
         self.form: MultiDict[str] = MultiDict()
-        self.viewer = self._viewer()
+        self.viewer: Viewer | None = None
         self.fresh_cookie: str | None = None
         """A cookie that this answer sets, to which forms of a visitor without session are bound."""
+        self.identify()
+
+    def identify(self) -> None:
+        """Look who it is, as of this moment: `viewer`, and what their forms are bound to."""
+        self.viewer, self.fresh_cookie = self._viewer(), None
         if self.viewer is not None:
             self._form_secret = self.viewer.session.id
         else:
@@ -195,17 +214,20 @@ class Visit:
             self.site.leave(self.viewer.session.id, told)
         return web.Response(status=303, headers={"Location": path})
 
+    def told(self) -> Notice | None:
+        """What this page tells its visitor, once; nobody reads the answer to a HEAD."""
+        if self.viewer is None or self.request.method == "HEAD":
+            return None
+        return self.site.take(self.viewer.session.id, self.path)
+
     def done(self, path: str, text: str) -> web.Response:
         """To another page, which says what was done."""
         return self.go(path, told=Notice(path=path, text=text))
 
     async def render(self, template: str, *, status: int = 200, **values: Any) -> web.Response:
         """A page. Gives way to other work while it is made."""
-        notice = None
-        if self.viewer is not None:
-            notice = self.site.take(self.viewer.session.id, self.path)
         known: Mapping[str, Any] = {
-            "visit": self, "viewer": self.viewer, "nonce": self.nonce, "notice": notice,
+            "visit": self, "viewer": self.viewer, "nonce": self.nonce, "notice": self.told(),
             "csrf": self.form_token, "base_url": self.base_url, "config": self.site.config,
             **values,
         }  # fmt: skip

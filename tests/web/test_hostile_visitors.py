@@ -1,0 +1,260 @@
+"""Who means harm: a stranger, a neighbouring site, a user who wants more, and what they send.
+
+Who may see which page is in `test_page_access.py`; here are the ways around that. Whatever is sent,
+nothing fails inside, nothing of another's is told or changed, and nobody waits for it.
+"""
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import urlencode
+
+import harness
+import pytest
+from multidict import CIMultiDict
+from web_client import Visitor, WebSite
+
+from gateway.accounts.accounts import Accounts
+from gateway.accounts.changes import UserChanges, same_form
+from gateway.accounts.passwords import check_rules
+from gateway.errors import Conflict
+from gateway.ledger.records import email_form
+from gateway.web import security
+from gateway.web.site import NOTICES_MAX, TOLD_MAX, Notice, Site
+
+MARKS = "a" + "\u0345" * 15_000 + "\u0316" * 15_000
+"""60 KB that NFC would put in order for seconds."""
+
+
+def cookie(visitor: Visitor) -> bytes:
+    """The cookies of a visitor, as their browser sends them."""
+    return "; ".join(f"{one.key}={one.value}" for one in visitor.session.cookie_jar).encode()
+
+
+def form_fields(visitor: Visitor, *more: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """The header of a form that a visitor sends byte by byte."""
+    return [
+        (b"Cookie", cookie(visitor)),
+        (b"Origin", b"http://gateway.test"),
+        (b"Content-Type", b"application/x-www-form-urlencoded"),
+        *more,
+    ]
+
+
+async def raw_form(
+    visitor: Visitor, path: str, body: bytes, *more: tuple[bytes, bytes]
+) -> harness.Answer:
+    """Send a form as these bytes."""
+    client = await visitor.running.client()
+    answer = await client.request("POST", path, form_fields(visitor, *more), body)
+    client.close()
+    return answer
+
+
+# --- a stranger -----------------------------------------------------------------------------------
+
+
+async def test_marks_that_combine_without_end_keep_nobody_waiting(site: WebSite) -> None:
+    await site.user("ada")
+    stranger = site.visitor()
+    token = (await stranger.get("/dashboard/sign-in")).token
+    began = time.process_time()
+    # As they are: spelled with % they would not fit into a form.
+    for sent in (f"email={MARKS}&password=x", f"email=a@b&password={MARKS}"):
+        answer = await raw_form(stranger, "/dashboard/sign-in", f"csrf={token}&{sent}".encode())
+        assert answer.status == 401
+    # CPU time, whatever else the machine does; before it was bounded this took over 20 s.
+    assert time.process_time() - began < 2
+
+
+def test_what_is_too_long_to_be_somebodys_is_not_put_into_a_form() -> None:
+    assert same_form(MARKS) is MARKS
+    assert email_form(MARKS) == email_form(MARKS[:300])
+    with pytest.raises(Conflict, match="password: expected 10 to 256 characters"):
+        check_rules(MARKS)
+
+
+def test_what_shrinks_to_an_allowed_length_is_still_put_into_its_form() -> None:
+    # One character in NFC, four as typed (the canonical decomposition of U+1F82).
+    typed = "\u03b1\u0313\u0300\u0345" * 64
+    assert same_form(typed) == "\u1f82" * 64
+    check_rules(typed * 4, None)
+    with pytest.raises(Conflict):
+        check_rules(typed * 4 + "x", None)
+
+
+async def test_a_cookie_that_is_no_text_is_a_cookie_like_another(site: WebSite) -> None:
+    for name in (b"gateway_visit", b"gateway_session"):
+        answer = await site.running.call(
+            "/dashboard/sign-in", method="GET", key=b"", fields=[(b"Cookie", name + b"=\xff\xfe")]
+        )
+        assert answer.status == 200, answer
+
+
+@pytest.mark.parametrize(
+    ("lines", "address"),
+    [
+        (["203.0.113.9"], "203.0.113.9"),
+        (["198.51.100.1, 203.0.113.9"], "203.0.113.9"),
+        # HAProxy adds a line of its own behind the one that its client sent.
+        (["198.51.100.1", "203.0.113.9"], "203.0.113.9"),
+        (["198.51.100.1", "198.51.100.2, 203.0.113.9"], "203.0.113.9"),
+        (["203.0.113.9", "nonsense"], "127.0.0.1"),
+        ([""], "127.0.0.1"),
+        ([], "127.0.0.1"),
+    ],
+)
+def test_an_address_is_what_the_proxy_of_this_machine_says_last(
+    lines: list[str], address: str
+) -> None:
+    header = CIMultiDict([("x-forwarded-for", line) for line in lines])
+    assert security.address_of("127.0.0.1", header) == address
+    assert security.address_of("192.0.2.7", header) == "192.0.2.7"
+
+
+async def test_guesses_through_a_proxy_are_counted_by_who_guesses_not_by_what_they_claim(
+    site: WebSite,
+) -> None:
+    await site.user("ada")
+    stranger = site.visitor()
+    token = (await stranger.get("/dashboard/sign-in")).token
+    seen = []
+    for number in range(31):
+        sent = {"csrf": token, "email": f"{number}@example.org", "password": "not the password"}
+        answer = await raw_form(
+            stranger, "/dashboard/sign-in", urlencode(sent).encode(),
+            (b"X-Forwarded-For", f"198.51.100.{number}".encode()),
+            (b"X-Forwarded-For", b"203.0.113.9"),
+        )  # fmt: skip
+        seen.append(answer.status)
+    assert seen == [401] * 30 + [429]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "%2F%2Fevil.example", "/%2Fevil.example", "%5C%5Cevil.example", "/%5Cevil.example",
+        "/dashboard%5C@evil.example", "/dashboard%0d%0aSet-Cookie:%20x=1", "/dashboard%00",
+        "/dashboard%09/x", "/dashboard/%E2%80%AE", "https:%2F%2Fevil.example", "%20/evil",
+        "/dashboard@evil.example", "/dashboard:80@evil.example/", "//dashboard", "/docsx",
+        "/dashboard/sign-in%3Fnext=//evil.example&next=//evil.example",
+    ],
+)  # fmt: skip
+async def test_no_spelling_of_next_leads_away(site: WebSite, wanted: str) -> None:
+    ada = await site.user("ada")
+    seen = await ada.get(f"/dashboard/sign-in?next={wanted}", follow=False)
+    assert seen.status == 303
+    where = seen.headers["Location"]
+    assert where == "/dashboard" or where.startswith("/dashboard/sign-in?next=//evil.example")
+    # The latter is a page of ours, which trusts its own `next` no more.
+    assert (await ada.get(where)).path == "/dashboard"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/dashboard/keys/a%0d%0aSet-Cookie:%20x=1", "/dashboard/receipts/a%0aX: 1", "/docs/%0d%0aX:1"],
+)
+async def test_no_header_line_comes_of_a_path(site: WebSite, path: str) -> None:
+    ada = await site.user("ada")
+    target = path.replace(" ", "%20")
+    answer = await site.running.call(
+        target, method="GET", key=b"",
+        fields=[(b"Cookie", cookie(ada))],
+    )  # fmt: skip
+    assert answer.status == 404
+    assert not answer.all(b"x")
+    assert not [one for one in answer.all(b"set-cookie") if not one.startswith(b"gateway_")]
+
+
+# --- whose rights ended meanwhile -----------------------------------------------------------------
+
+
+async def _demoted(site: WebSite) -> None:
+    await site.running.gateway.accounts.update_user("eve", UserChanges(admin=False))
+
+
+async def _suspended(site: WebSite) -> None:
+    await site.running.gateway.accounts.suspend_user("eve")
+
+
+async def _signed_out(site: WebSite) -> None:
+    gateway = site.running.gateway
+    await gateway.sign_in.end_sessions(gateway.accounts.user_named("eve").id)
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [(_demoted, 403), (_suspended, 403), (_signed_out, 401)]
+)
+async def test_a_form_that_is_held_back_counts_as_of_who_its_sender_is_when_it_comes(
+    site: WebSite, end: Callable[[WebSite], Coroutine[Any, Any, None]], status: int
+) -> None:
+    eve = await site.user("eve", admin=True)
+    accounts: Accounts = site.running.gateway.accounts
+    await accounts.create_user("ada")
+    token = (await eve.get("/dashboard/admin")).token
+    body = urlencode(
+        {"csrf": token, "amount": "1000", "idempotency_key": "dashboard-0123456789"}
+    ).encode()
+    client = await site.running.client()
+    path = f"/dashboard/admin/users/{accounts.user_named('ada').id}/credit"
+    head = [b"POST %b HTTP/1.1" % path.encode(), b"Host: gateway.test"]
+    head += [b"%b: %b" % one for one in form_fields(eve, (b"Content-Length", b"%d" % len(body)))]
+    await client.send(b"\r\n".join(head) + b"\r\n\r\n" + body[:10])
+    # Served after what is held back began to be: one loop, in order.
+    assert (await eve.get("/dashboard")).status == 200
+    await end(site)
+    await client.send(body[10:])
+    assert (await client.answer()).status == status
+    assert accounts.funds(accounts.user_named("ada").id).balance == 0
+
+
+# --- what is told once ----------------------------------------------------------------------------
+
+
+async def test_two_keys_that_are_made_at_once_are_both_shown(site: WebSite) -> None:
+    ada = await site.user("ada")
+    await ada.get("/dashboard/keys")
+    first = await ada.send("/dashboard/keys", {"name": "one"}, follow=False)
+    second = await ada.send("/dashboard/keys", {"name": "two"}, follow=False)
+    shown = [await ada.get(one.headers["Location"]) for one in (first, second)]
+    for seen in shown:
+        assert seen.path.endswith("/created")
+        assert 'value="gw-' in seen.text or "gw-" in seen.words
+    # Once: not again.
+    assert not (await ada.get(first.headers["Location"])).path.endswith("/created")
+
+
+async def test_what_is_shown_once_waits_for_somebody_who_reads_it(site: WebSite) -> None:
+    ada = await site.user("ada")
+    await ada.get("/dashboard/keys")
+    made = await ada.send("/dashboard/keys", {"name": "one"}, follow=False)
+    where = made.headers["Location"]
+    async with ada.session.head(ada.base + where, allow_redirects=False) as answer:
+        assert answer.status == 303
+    assert (await ada.get(where)).path == where
+
+
+async def test_what_is_told_is_told_to_the_session_that_did_it_alone(site: WebSite) -> None:
+    root = await site.user("root", admin=True)
+    again = site.visitor()
+    await again.sign_in("root@example.org")
+    await root.get("/dashboard/admin/codes")
+    made = await root.send("/dashboard/admin/codes", {"amount": "5", "count": "1"}, follow=False)
+    assert made.status == 303
+    assert "<textarea" not in (await again.get("/dashboard/admin/codes")).text
+    assert "<textarea" in (await root.get("/dashboard/admin/codes")).text
+
+
+def test_what_nobody_comes_for_is_bounded() -> None:
+    nothing: Any = None
+    made = Site(nothing, nothing, nothing, b"", nothing, nothing)
+    for number in range(TOLD_MAX + 5):
+        made.leave(str(number), Notice(path="/", text="done"))
+    assert made.take("4", "/") is None
+    assert made.take("5", "/") is not None
+    for number in range(NOTICES_MAX + 1):
+        made.leave("6", Notice(path=f"/{number}", text="done"))
+    # The oldest gave way: that of before, and the first of these.
+    assert made.take("6", "/") is made.take("6", "/0") is None
+    assert made.take("6", "/1") == Notice(path="/1", text="done")
+    assert len(made._left) <= TOLD_MAX
