@@ -87,6 +87,7 @@ _RECEIPT = _object(
                 "currency": {"const": "USD"},
                 "amount": _NULLABLE_STRING,
                 "nano_usd": _NULLABLE_INTEGER,
+                "held_nano_usd": _NULLABLE_INTEGER,
                 "billed": {"type": "boolean"},
                 "price_version": _NULLABLE_STRING,
                 "price": {"type": ["object", "null"], "additionalProperties": _STRING},

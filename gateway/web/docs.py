@@ -270,8 +270,16 @@ def _losses() -> list[tuple[str, list[tuple[str, list[str], list[str]]]]]:
     ]
 
 
-PAGES = tuple(
-    Page("GET", doc.path, article, "anyone")
-    for doc in DOCS
-    if doc.path not in ("/docs/pricing", "/docs/api")
+async def start(visit: Visit) -> web.StreamResponse:
+    """What the address with a slash behind it means."""
+    return visit.go("/docs")
+
+
+PAGES = (
+    *(
+        Page("GET", doc.path, article, "anyone")
+        for doc in DOCS
+        if doc.path not in ("/docs/pricing", "/docs/api")
+    ),
+    Page("GET", "/docs/", start, "anyone"),
 )

@@ -100,20 +100,27 @@ async def test_sections_stand_in_the_order_of_the_table_of_contents(
     assert seen.text.count("<h1>") == 1
 
 
+_PANEL = re.compile(r'<div role="tabpanel" id="([a-z_]+)-p\d+".*?</div>\s*</div>', re.DOTALL)
+
+
+def boxes(text: str) -> list[tuple[str, str]]:
+    """The code that is no sample, with the attribute that names its language."""
+    found = re.findall(
+        r"<pre[^>]*><code([^>]*)>(.*?)</code>", _PANEL.sub("", text), re.DOTALL
+    )  # fmt: skip
+    return [(kind, html.unescape(code)) for kind, code in found]
+
+
 async def test_a_box_of_code_is_a_sample_or_json_or_the_sum(site: WebSite) -> None:
     visitor = site.visitor()
-    panel = re.compile(r'<div role="tabpanel" id="([a-z_]+)-p\d+".*?</div></div>', re.DOTALL)
     names = set()
     for path in PATHS:
         text = (await visitor.get(path)).text
-        text = re.sub(r"\s+</div>", "</div>", text)
-        names |= set(panel.findall(text))
-        for kind, code in re.findall(
-            r"<pre[^>]*><code([^>]*)>(.*?)</code>", panel.sub("", text), re.DOTALL
-        ):
+        names |= set(_PANEL.findall(text))
+        for kind, code in boxes(text):
             if kind:
                 assert kind == ' class="language-json"', code
-                msgspec.json.decode(html.unescape(code))
+                msgspec.json.decode(code)
             else:
                 assert code.startswith("cost = "), code
     # No provider of OpenAI's API is configured, to which an own key could go.
@@ -124,6 +131,7 @@ async def test_a_page_that_is_none_is_404(site: WebSite) -> None:
     seen = await site.visitor().get("/docs/nothing")
     assert seen.status == 404
     assert "There is no such page" in seen.words
+    assert (await site.visitor().get("/docs/")).path == "/docs"
 
 
 # --- who looks --------------------------------------------------------------------------------
@@ -282,6 +290,39 @@ async def test_limits_are_those_of_the_configuration(tmp_path: Path) -> None:
             assert text in limits
         assert "8,765" in (await visitor.get("/docs/billing")).words
         assert "keys of its own only" in (await visitor.get("/docs/authentication")).words
+
+
+@pytest.mark.parametrize(
+    ("page", "path"),
+    [
+        ("/docs/models", "/v1/models/demo"),
+        ("/docs/account", "/v1/account"),
+        ("/docs/receipts", "/v1/receipts?limit=1"),
+    ],
+)
+async def test_an_example_of_an_answer_has_the_fields_of_the_answer(
+    site: WebSite, page: str, path: str
+) -> None:
+    ada = await site.user("ada")
+    _, key = await site.running.gateway.accounts.create_key("ada")
+    said = b'{"model":"basic","messages":[{"role":"user","content":"Hi"}]}'
+    assert (await site.running.call("/v1/chat/completions", said, key=key.encode())).status == 200
+    headers = {"Authorization": f"Bearer {key}"}
+    async with ada.session.get(ada.base + path, headers=headers) as answer:
+        real = msgspec.json.decode(await answer.read())
+    (example,) = (code for kind, code in boxes((await ada.get(page)).text) if kind)
+    shape = shape_of(msgspec.json.decode(example))
+    assert shape == shape_of(real["data"][0] if "data" in real else real)
+
+
+def shape_of(value: Any) -> Any:
+    """The names of fields, in all depths, but for those that come and go: prices, rare tokens."""
+    if isinstance(value, dict):
+        known = {key for key in value if not key.endswith(("_per_mtok", "_audio_tokens"))}
+        return {key: shape_of(value[key]) for key in sorted(known)}
+    if isinstance(value, list):
+        return shape_of(value[0]) if value else None
+    return None
 
 
 # --- prices -----------------------------------------------------------------------------------
