@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.errors import GatewayError
-from gateway.wire.conversation import Feature, Request, Tool
+from gateway.wire.conversation import Feature, Request, Text, Tool
 from gateway.wire.schema_limits import (
     OPENAI_STRICT_LACKS,
     Object,
@@ -30,17 +30,23 @@ from gateway.wire.schema_limits import (
 
 _OPENAI = ("openai_chat", "openai_responses")
 
+_SAYS_JSON = "Answer in JSON."
+
 _ANY = msgspec.json.Decoder()
 
 
 def for_openai(request: Request) -> tuple[Request, list[str]]:
     """The request with its strict schemas as OpenAI takes them, and the caller's fields for which
     strictness had to be given up. OpenAI's own callers are left to OpenAI.
+
+    JSON of no schema is refused where no message has the word: a system message then says it.
     """
     if request.format in _OPENAI:
         return request, []
     ignored = []
     output, tools = request.output, request.tools
+    if output is not None and output.schema is None and not _says_json(request):
+        request = replace(request, system=(*request.system, Text(_SAYS_JSON)))
     if output is not None and output.strict and output.schema is not None:
         fitting = strict(output.schema)
         output = replace(output, strict=fitting is not None, schema=fitting or output.schema)
@@ -50,6 +56,11 @@ def for_openai(request: Request) -> tuple[Request, list[str]]:
     if any(tool.strict and not after.strict for tool, after in zip(tools, adapted, strict=True)):
         ignored.append(request.spelled.get("strict_tools", "tools"))
     return replace(request, output=output, tools=adapted), ignored
+
+
+def _says_json(request: Request) -> bool:
+    said = [*request.system, *(one for turn in request.messages for one in turn.content)]
+    return any(isinstance(one, Text) and "json" in one.text.lower() for one in said)
 
 
 def _strict_tool(tool: Tool) -> Tool:

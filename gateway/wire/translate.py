@@ -51,8 +51,11 @@ class Translation:
         Raises `GatewayError` `unsupported_parameter` with the caller's field as `param`.
         """
         left_out = losses(self.request, self.upstream)
-        body, more = self.upstream.write_request(self.request, toward)
-        self.ignored = list(dict.fromkeys([*left_out, *more]))
+        try:
+            body, more = self.upstream.write_request(self.request, toward)
+        except GatewayError as exc:
+            raise _named(exc) from None
+        self.ignored = list(dict.fromkeys(left_out + more)) if left_out or more else []
         return body
 
     def answer(self, body: bytes, asked: Asked) -> bytes | AnswerError | None:
@@ -90,11 +93,22 @@ class Translation:
         return TranslatingTap(self.upstream, self.caller, asked)
 
 
+def _named(error: GatewayError) -> GatewayError:
+    """The same with its field in its words: not every format's error has a place for it."""
+    if error.param is None or error.param in error.message:
+        return error
+    message = f"{error.param}: {error.message}"
+    return GatewayError(error.code, message, stage=error.stage, param=error.param)
+
+
 def losses(request: Request, dialect: Dialect) -> list[str]:
     """The caller's fields that a format leaves out; raises where one of them may not be."""
-    ignored = []
+    ignored: list[str] = []
+    supports = dialect.support
     for feature, field in request.spelled.items():
-        support = dialect.support[feature]
+        support = supports[feature]
+        if support == "yes":
+            continue
         if support == "refused":
             raise GatewayError(
                 "unsupported_parameter",
@@ -102,9 +116,9 @@ def losses(request: Request, dialect: Dialect) -> list[str]:
                 "provider",
                 param=field,
             )
-        if support == "ignored":
-            ignored.append(field)
-    return [*ignored, *request.unknown]
+        ignored.append(field)
+    ignored += request.unknown
+    return ignored
 
 
 def metered_of(answer: Answer) -> Metered:

@@ -401,6 +401,43 @@ def test_gemini_gets_the_name_of_the_function_that_a_result_is_of(caller: str) -
     assert "plain text" in given["response"].values()
 
 
+@pytest.mark.parametrize(
+    ("caller", "upstream", "field"),
+    [
+        ("anthropic_messages", "openai_chat", "stop_sequences"),
+        ("anthropic_messages", "gemini", "stop_sequences"),
+        ("gemini", "openai_chat", "generationConfig.stopSequences"),
+    ],
+)
+def test_a_value_that_a_target_cannot_take_is_refused_in_words_that_name_the_field(
+    caller: str, upstream: str, field: str
+) -> None:
+    stops = [f"stop {n}" for n in range(6)]
+    document: dict[str, object]
+    if caller == "gemini":
+        document = {"contents": [{"parts": [{"text": "x"}]}]}
+        document["generationConfig"] = {"stopSequences": stops}
+    else:
+        turn = {"role": "user", "content": "x"}
+        document = {"model": "m", "max_tokens": 9, "messages": [turn], "stop_sequences": stops}
+    with pytest.raises(GatewayError) as refused:
+        requested(caller, upstream, document)
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", field)
+    assert field in refused.value.message
+
+
+@pytest.mark.parametrize("said", ["Name a cat.", "Name a cat, as Json."])
+def test_json_of_no_schema_is_asked_of_openai_in_a_word_that_it_insists_on(said: str) -> None:
+    document = {
+        "contents": [{"parts": [{"text": said}]}],
+        "generationConfig": {"responseMimeType": "application/json"},
+    }
+    found = requested("gemini", "openai_chat", document)
+    assert found["response_format"] == {"type": "json_object"}
+    told = [one["content"] for one in found["messages"] if one["role"] == "system"]
+    assert told == ([] if "Json" in said else ["Answer in JSON."])
+
+
 @pytest.mark.parametrize("upstream", [one for one in CALLERS_OF if one != "openai_chat"])
 def test_arguments_that_were_cut_are_not_made_up_toward_objects(upstream: str) -> None:
     document = {
