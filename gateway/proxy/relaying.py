@@ -13,6 +13,13 @@ from gateway.wire import registry
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
 
+_NEVER_PAGES = frozenset((b"application/json", b"text/event-stream"))
+"""What browsers show as text, whatever is in it."""
+
+_NO_PAGE = b"Content-Security-Policy: sandbox\r\nX-Content-Type-Options: nosniff\r\n"
+"""A file kept at a provider may be anybody's HTML, and a link with `?key=` opens it in a browser at
+the very origin of the dashboard. There it has no origin of its own, and runs nothing."""
+
 
 def choose(exchange: "Exchange", status: int, answer: Answer) -> Relay:
     """The relay for an answer; notes its length and the upstream's id of it on the exchange."""
@@ -23,11 +30,12 @@ def choose(exchange: "Exchange", status: int, answer: Answer) -> Relay:
         exchange.upstream_request_id = answer.request_id.decode("latin-1")
     if exchange.translation is not None:
         return exchange.translation.relay(exchange, status, answer)
-    lines = head(status, answer.lines + exchange.own_lines())
+    kind = answer.content_type
+    no_page = b"" if kind in _NEVER_PAGES else _NO_PAGE
+    lines = head(status, answer.lines + no_page + exchange.own_lines())
     endpoint = exchange.endpoint
     encoded = answer.content_encoding is not None
     wire_format = endpoint.format
-    kind = answer.content_type
     if exchange.bodyless or status in (204, 304):
         exchange.bodyless = True
         exchange.bodyless_length = None if status == 204 else length

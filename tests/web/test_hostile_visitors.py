@@ -6,6 +6,7 @@ nothing fails inside, nothing of another's is told or changed, and nobody waits 
 
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -164,6 +165,33 @@ async def test_no_header_line_comes_of_a_path(site: WebSite, path: str) -> None:
     assert answer.status == 404
     assert not answer.all(b"x")
     assert not [one for one in answer.all(b"set-cookie") if not one.startswith(b"gateway_")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "page"),
+    [
+        (b"text/html", True), (b"image/svg+xml", True), (b"", True), (b"text/plain", True),
+        (b"application/octet-stream", True), (b"Text/HTML ; charset=utf-7", True),
+        (b"application/json", False), (b"application/json; charset=utf-8", False),
+        (b"text/event-stream", False),
+    ],
+)  # fmt: skip
+@harness.scenario
+async def test_what_a_provider_keeps_is_no_page_at_the_dashboards_origin(
+    kind: bytes, page: bool, tmp_path: Path
+) -> None:
+    """A link with a stranger's own key opens the stranger's file in the browser of who is here."""
+    body = b"""{"_": "<script>fetch('/dashboard/keys')</script>"}"""
+    lowered = [(b"Content-Security-Policy", b"default-src *"), (b"Connection", b"x-frame-options")]
+    reply = harness.reply(body, kind=kind, fields=lowered)
+    async with harness.gateway_before(tmp_path, harness.answering(reply)) as (running, _):
+        answer = await running.call(
+            "/v1/files/file-1/content?key=sk-strangers-own-key-0123456789", method="GET", key=b""
+        )
+    assert (answer.status, answer.body) == (200, body)
+    # Where there are several policies all of them hold (CSP 3, section 8.1).
+    assert (b"sandbox" in answer.all(b"content-security-policy")) == page
+    assert (b"nosniff" in answer.all(b"x-content-type-options")) == page
 
 
 # --- whose rights ended meanwhile -----------------------------------------------------------------
