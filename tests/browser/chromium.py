@@ -40,8 +40,13 @@ WIDE, NARROW = 1280, 390
 STEP_MS = 20_000
 """Until a step of a test fails: machines are slow at times."""
 
-# A page that cannot be had (401, 404, 429 and so on) is told to the console too.
-_REFUSED_PAGE = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
+# Told to the console too: a page that cannot be had (401, 404, 429 and so on), and what somebody
+# put into an address that is no date.
+_FINE = re.compile(
+    r"Failed to load resource: the server responded with a status of 4\d\d"
+    r"|The specified value .* does not conform to the required format, \"yyyy-MM-dd\"",
+    re.DOTALL,
+)
 
 _WATCH = """
 addEventListener("securitypolicyviolation", (event) => {
@@ -152,7 +157,7 @@ class Desk:
         return self._cookies[who]
 
     def _console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not _REFUSED_PAGE.match(message.text):
+        if message.type in ("error", "warning") and not _FINE.match(message.text):
             self.problems.append(f"console: {message.text}")
 
     def _dialog(self, dialog: Dialog) -> None:

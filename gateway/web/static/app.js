@@ -135,6 +135,7 @@ function localTimes() {
 function filters() {
   for (const input of document.querySelectorAll("input[data-filter]")) {
     const table = document.getElementById(input.dataset.filter);
+    if (!table) continue; // nothing was found
     const rows = [...table.querySelectorAll("tbody tr")];
     const shown = document.querySelector(`[data-filter-count="${input.dataset.filter}"]`);
     const apply = () => {

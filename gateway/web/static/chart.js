@@ -14,6 +14,9 @@ const MEASURES = {
   tokens: (value) => value.toLocaleString("en-US"),
 };
 
+// The height of a chart of nothing.
+const LEAST = { nano_usd: 1e7, tokens: 100 };
+
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
@@ -73,7 +76,7 @@ class MonthChart {
       cursor: { points: { show: false }, drag: { setScale: false, x: false, y: false }, y: false },
       scales: {
         x: { time: false, range: [-0.6, days.length - 0.4] },
-        y: { range: (_, low, high) => [0, high > 0 ? high * 1.06 : 1] },
+        y: { range: (_, low, high) => [0, high > 0 ? high * 1.06 : LEAST[this.measure]] },
       },
       axes: [
         {
