@@ -57,17 +57,23 @@ _USAGE = msgspec.json.Decoder(UsageMetadata)
 _CHUNK = msgspec.json.Decoder(_Chunk)
 
 
-def _of(details: list[ModalityCount] | None, modality: str) -> int | None:
-    found = [one.token_count or 0 for one in details or () if one.modality == modality]
-    return sum(found) if found else None
+def _media(details: list[ModalityCount] | None) -> tuple[int | None, int | None]:
+    """Tokens of sound and of images; None where none of that modality are told."""
+    audio = image = None
+    for one in details or ():
+        if one.modality == "AUDIO":
+            audio = (audio or 0) + (one.token_count or 0)
+        elif one.modality == "IMAGE":
+            image = (image or 0) + (one.token_count or 0)
+    return audio, image
 
 
 def usage_from(found: UsageMetadata) -> Usage | None:
     """Turn Gemini's counts into neutral ones; None where it holds no token count."""
     if found.prompt_token_count is None and found.candidates_token_count is None:
         return None
-    before = found.prompt_tokens_details or found.prompt_token_details
-    after = found.candidates_tokens_details
+    input_audio, input_image = _media(found.prompt_tokens_details or found.prompt_token_details)
+    output_audio, output_image = _media(found.candidates_tokens_details)
     thoughts = found.thoughts_token_count
     tool_use = found.tool_use_prompt_token_count
     return Usage(
@@ -75,11 +81,11 @@ def usage_from(found: UsageMetadata) -> Usage | None:
         output_tokens=(found.candidates_token_count or 0) + (thoughts or 0),
         cache_read_input_tokens=found.cached_content_token_count,
         reasoning_tokens=thoughts,
-        input_audio_tokens=_of(before, "AUDIO"),
-        input_image_tokens=_of(before, "IMAGE"),
+        input_audio_tokens=input_audio,
+        input_image_tokens=input_image,
         input_tool_use_tokens=tool_use,
-        output_audio_tokens=_of(after, "AUDIO"),
-        output_image_tokens=_of(after, "IMAGE"),
+        output_audio_tokens=output_audio,
+        output_image_tokens=output_image,
     )
 
 

@@ -138,7 +138,7 @@ _BLOB = msgspec.json.Decoder(_Blob)
 _RAW_CHUNK = msgspec.json.Decoder(_RawChunk)
 _GROUNDING = msgspec.json.Decoder(_Grounding)
 
-_STOPS: dict[str, StopReason] = {
+STOPS: dict[str, StopReason] = {
     "STOP": "end",
     "MAX_TOKENS": "max_tokens",
     "SAFETY": "refusal",
@@ -154,7 +154,7 @@ _STOPS: dict[str, StopReason] = {
 }
 """Every other reason, known or not, is a failure: it must not look like an end."""
 
-_FINISHES: dict[StopReason, str] = {
+FINISHES: dict[StopReason, str] = {
     "end": "STOP",
     "tool_call": "STOP",
     "stop_sequence": "STOP",
@@ -162,6 +162,8 @@ _FINISHES: dict[StopReason, str] = {
     "refusal": "SAFETY",
     "pause": "OTHER",
 }
+"""The reason that is written for each; a pause has a message, too (`finish`)."""
+
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)s\Z")
 
 
@@ -184,14 +186,14 @@ class CallIds:
 
 def stop_of(reason: str, *, called: bool) -> StopReason | None:
     """What a finishReason means; None for a failure. Calls come with STOP."""
-    stop = _STOPS.get(reason)
+    stop = STOPS.get(reason)
     return "tool_call" if called and stop == "end" else stop
 
 
 def failure(candidate: Candidate) -> AnswerError | None:
     """The error that a candidate's finishReason is, if it is one."""
     reason = candidate.finish_reason
-    if not reason or reason in _STOPS:
+    if not reason or reason in STOPS:
         return None
     message = candidate.finish_message or f"The model's answer ended with {reason}."
     return AnswerError(message[:MESSAGE_CHARS_MAX], type=reason, code=reason)
@@ -383,7 +385,7 @@ def finish(stop: StopReason, *, cut: bool, refused: bool) -> Json:
         return {"finishReason": "OTHER", "finishMessage": message}
     if refused and stop == "end":
         return {"finishReason": "SAFETY"}
-    return {"finishReason": _FINISHES[stop]}
+    return {"finishReason": FINISHES[stop]}
 
 
 def write_part(block: Block) -> Json | Raw | None:
@@ -437,31 +439,26 @@ def usage_metadata(usage: Usage) -> Json:
     candidates = max(usage.output_tokens - thoughts, 0)
     out: Json = {"promptTokenCount": prompt, "candidatesTokenCount": candidates}
     out["totalTokenCount"] = prompt + tool_use + candidates + thoughts
-    for name, count in (
-        ("cachedContentTokenCount", usage.cache_read_input_tokens),
-        ("thoughtsTokenCount", usage.reasoning_tokens),
-        ("toolUsePromptTokenCount", usage.input_tool_use_tokens),
-    ):
-        if count is not None:
-            out[name] = count
-    before = {"IMAGE": usage.input_image_tokens, "AUDIO": usage.input_audio_tokens}
-    after = {"IMAGE": usage.output_image_tokens, "AUDIO": usage.output_audio_tokens}
-    for name, whole, modalities in (
-        ("promptTokensDetails", prompt, before),
-        ("candidatesTokensDetails", candidates, after),
-    ):
-        if details := _details(whole, modalities):
-            out[name] = details
+    if usage.cache_read_input_tokens is not None:
+        out["cachedContentTokenCount"] = usage.cache_read_input_tokens
+    if usage.reasoning_tokens is not None:
+        out["thoughtsTokenCount"] = thoughts
+    if usage.input_tool_use_tokens is not None:
+        out["toolUsePromptTokenCount"] = tool_use
+    if details := _details(prompt, usage.input_image_tokens, usage.input_audio_tokens):
+        out["promptTokensDetails"] = details
+    if details := _details(candidates, usage.output_image_tokens, usage.output_audio_tokens):
+        out["candidatesTokensDetails"] = details
     return out
 
 
-def _details(whole: int, modalities: dict[str, int | None]) -> list[Json]:
-    told = {name: count for name, count in modalities.items() if count is not None}
-    if not told:
+def _details(whole: int, image: int | None, audio: int | None) -> list[Json]:
+    """The modalities that are told of, and the rest as text."""
+    if image is None and audio is None:
         return []
-    rest = max(whole - sum(told.values()), 0)
+    told = {"TEXT": max(whole - (image or 0) - (audio or 0), 0), "IMAGE": image, "AUDIO": audio}
     return [
-        {"modality": name, "tokenCount": count} for name, count in {"TEXT": rest, **told}.items()
+        {"modality": name, "tokenCount": count} for name, count in told.items() if count is not None
     ]
 
 

@@ -1,12 +1,13 @@
 """Gemini's `Dialect`: its eight parts, put together. See `format.Dialect`.
 
 Sources and rules are in the modules that do the work: `gemini_requests.py`, `gemini_outgoing.py`,
-`gemini_answers.py`, `gemini_streams.py`, `gemini_stream_writer.py`.
+`gemini_answers.py`, `gemini_usual.py` (a shorter way for what is usual), `gemini_streams.py`,
+`gemini_stream_writer.py`.
 """
 
 from collections.abc import Mapping
 
-from gateway.wire import gemini_answers, gemini_outgoing, gemini_requests, utf8
+from gateway.wire import gemini_answers, gemini_outgoing, gemini_requests, gemini_usual, utf8
 from gateway.wire.conversation import Answer, AnswerError, Feature, Request, Support
 from gateway.wire.format import Asked, Toward
 from gateway.wire.gemini_parts import FORMAT
@@ -23,19 +24,27 @@ class GeminiDialect:
     def read_request(self, body: bytes, *, model: str | None, stream: bool | None) -> Request:
         """See `format.Dialect.read_request`."""
         utf8.require(body)
+        found = gemini_usual.read_request(body, model=model, stream=stream)
+        if found is not None:
+            return found
         return gemini_requests.read_request(body, model=model, stream=stream)
 
     def write_request(self, request: Request, toward: Toward) -> tuple[bytes, list[str]]:
         """See `format.Dialect.write_request`."""
-        return gemini_outgoing.write_request(request, toward)
+        body = gemini_usual.write_request(request)
+        return gemini_outgoing.write_request(request, toward) if body is None else (body, [])
 
     def read_answer(self, body: bytes) -> Answer | None:
         """See `format.Dialect.read_answer`."""
-        return gemini_answers.read_answer(body) if utf8.is_text(body) else None
+        if not utf8.is_text(body):
+            return None
+        return gemini_usual.read_answer(body) or gemini_answers.read_answer(body)
 
     def write_answer(self, answer: Answer, asked: Asked) -> bytes:
         """See `format.Dialect.write_answer`."""
-        return gemini_answers.write_answer(answer, asked)
+        return gemini_usual.write_answer(answer, asked) or gemini_answers.write_answer(
+            answer, asked
+        )
 
     def reader(self) -> GeminiStreamReader:
         """See `format.Dialect.reader`."""

@@ -1,7 +1,7 @@
 """OpenAI chat as one of the formats that are translated into each other: its eight parts.
 
 What they read and write is in `openai_chat_requests.py` (reading requests, what is supported),
-`openai_chat_usual.py` (reading what is usual), `openai_chat_upstream.py` (writing them),
+`openai_chat_usual.py` (a shorter way for what is usual), `openai_chat_upstream.py` (writing them),
 `openai_chat_answers.py`, `openai_chat_streams.py` (reading streams) and `openai_chat_chunks.py`
 (writing them). Used by the registry.
 """
@@ -33,7 +33,8 @@ class OpenAIChatDialect:
 
     def write_request(self, request: Request, toward: Toward) -> tuple[bytes, list[str]]:
         """See `format.Dialect.write_request`."""
-        return upstream.write_request(request, toward)
+        body = usual.write_request(request, toward)
+        return upstream.write_request(request, toward) if body is None else (body, [])
 
     def read_answer(self, body: bytes) -> Answer | None:
         """See `format.Dialect.read_answer`."""

@@ -1,14 +1,16 @@
 """What is usual in OpenAI chat, read in one decode: requests of plain text, answers of one text.
 
-What is not plainly that is None, and read by `openai_chat_requests.py` and
-`openai_chat_answers.py`, which would read the same from what is (tests/wire/test_usual_reading.py).
-Used by the dialect; pure. Measured (CPython 3.11): a request of 1 KB 2.3 µs instead of 9, an answer
-2.1 instead of 7.6.
+What is not plainly that is None, and goes through `openai_chat_requests.py`,
+`openai_chat_answers.py` and `openai_chat_upstream.py`, which would read the same and write the same
+bytes (tests/wire/test_usual_reading.py, tests/wire/test_usual_writing.py). Used by the dialect;
+pure. Measured (CPython 3.11): a request of 1 KB is read in 2.3 µs instead of 9 and written in 2.5
+instead of 6.8, an answer read in 2.1 instead of 7.6.
 """
 
 from typing import Annotated, Literal
 
 import msgspec
+import orjson
 
 from gateway.wire import openai_chat_shapes as shapes
 from gateway.wire.conversation import (
@@ -21,9 +23,12 @@ from gateway.wire.conversation import (
     Role,
     Text,
 )
+from gateway.wire.format import Toward
 from gateway.wire.openai_chat import OpenAIUsage, usage_from
 from gateway.wire.openai_chat_answers import FAILURES, stop_of
+from gateway.wire.openai_chat_servers import server_of
 from gateway.wire.openai_chat_thoughts import NAME
+from gateway.wire.usual import is_plain, texts_of
 
 _Said = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -95,6 +100,46 @@ def _spelled(found: _Body) -> tuple[dict[Feature, str], int | None]:
     if found.top_p is not None:
         spelled["top_p"] = "top_p"
     return spelled, limit
+
+
+def write_request(request: Request, toward: Toward) -> bytes | None:
+    """The body for a server, where the request is a usual one: nothing of it is left out."""
+    if request.top_k is not None or not is_plain(request):
+        return None  # not every server takes `top_k`
+    messages = _messages(request)
+    if messages is None:
+        return None
+    server = server_of(toward.provider)
+    body: dict[str, object] = {"model": toward.model, "messages": messages}
+    if request.stream:
+        body["stream"] = True
+        if server.stream_options:
+            body["stream_options"] = {"include_usage": True}
+    limit = request.max_output_tokens
+    if limit is not None:
+        longest = toward.max_output_tokens
+        body[server.limit] = limit if longest is None or limit < longest else longest
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if request.top_p is not None:
+        body["top_p"] = request.top_p
+    return orjson.dumps(body)
+
+
+def _messages(request: Request) -> list[dict[str, str]] | None:
+    """Messages of one text each; None where one is another."""
+    messages = []
+    if request.system:
+        said = texts_of(request.system)
+        if len(said) != 1:
+            return None
+        messages.append({"role": "system", "content": said[0]})
+    for message in request.messages:
+        said = texts_of(message.content)
+        if len(said) != 1 or message.role == "system" or message.name is not None:
+            return None
+        messages.append({"role": message.role, "content": said[0]})
+    return messages
 
 
 class _UsualMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):

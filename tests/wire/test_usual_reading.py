@@ -17,6 +17,9 @@ from gateway.wire import (
     anthropic_messages_answers,
     anthropic_messages_requests,
     anthropic_messages_usual,
+    gemini_answers,
+    gemini_requests,
+    gemini_usual,
     openai_chat_answers,
     openai_chat_requests,
     openai_chat_usual,
@@ -82,16 +85,53 @@ MESSAGES = near(
         "top_k": NUMBERS,
     }
 )
+GEMINI_PARTS = st.lists(
+    st.fixed_dictionaries(
+        {"text": st.one_of(TEXTS, st.none())},
+        optional={"thought": st.booleans(), "thoughtSignature": st.just("YWJj")},
+    ),
+    max_size=2,
+)
+GEMINI = near(
+    {
+        "contents": st.lists(
+            st.fixed_dictionaries(
+                {"parts": GEMINI_PARTS},
+                optional={"role": st.sampled_from(["user", "model", "function", "", None])},
+            ),
+            max_size=4,
+        ),
+        "systemInstruction": st.one_of(
+            st.none(),
+            st.fixed_dictionaries(
+                {"parts": GEMINI_PARTS}, optional={"role": st.sampled_from(["user", "x", None])}
+            ),
+        ),
+        "generationConfig": st.fixed_dictionaries(
+            {},
+            optional={
+                "maxOutputTokens": NUMBERS,
+                "temperature": NUMBERS,
+                "topP": NUMBERS,
+                "topK": NUMBERS,
+                "top_k": NUMBERS,
+                "candidateCount": NUMBERS,
+                "seed": NUMBERS,
+            },
+        ),
+    }
+)
+PATH_MODEL = "gemini-2.5-flash"
 
 
 def generally(wire_format: str, body: bytes) -> Request | None:
     """What the general reader makes of it; None: it refuses."""
-    read = {
-        "openai_chat": openai_chat_requests.read_request,
-        "anthropic_messages": anthropic_messages_requests.read_request,
-    }[wire_format]
     try:
-        return read(body)
+        if wire_format == "gemini":
+            return gemini_requests.read_request(body, model=PATH_MODEL, stream=True)
+        if wire_format == "openai_chat":
+            return openai_chat_requests.read_request(body)
+        return anthropic_messages_requests.read_request(body)
     except GatewayError:
         return None
 
@@ -100,6 +140,8 @@ def shortly(wire_format: str, body: bytes) -> Request | None:
     """What the short way makes of it; None: it is not usual."""
     if wire_format == "openai_chat":
         return openai_chat_usual.read_request(body)
+    if wire_format == "gemini":
+        return gemini_usual.read_request(body, model=PATH_MODEL, stream=True)
     return anthropic_messages_usual.read_request(body, stream=None)
 
 
@@ -125,6 +167,13 @@ def test_a_usual_messages_request_is_read_as_the_general_reader_reads_it(
     asked: dict[str, Any],
 ) -> None:
     check_request("anthropic_messages", msgspec.json.encode(asked))
+
+
+@given(GEMINI)
+def test_a_usual_gemini_request_is_read_as_the_general_reader_reads_it(
+    asked: dict[str, Any],
+) -> None:
+    check_request("gemini", msgspec.json.encode(asked))
 
 
 @pytest.mark.parametrize(
@@ -157,6 +206,24 @@ def test_a_usual_messages_request_is_read_as_the_general_reader_reads_it(
                 "temperature": 0.5,
                 "top_k": 4,
                 "stream": True,
+            },
+        ),
+        (
+            "gemini",
+            {
+                "contents": [
+                    {"role": "user", "parts": [{"text": "u"}, {"text": "v"}]},
+                    {"role": "model", "parts": [{"text": "a"}]},
+                    {"parts": [{"text": "u"}]},
+                ],
+                "systemInstruction": {"role": "user", "parts": [{"text": "s"}]},
+                "generationConfig": {
+                    "topK": 4,
+                    "topP": 0.9,
+                    "maxOutputTokens": 5,
+                    "temperature": 1,
+                    "candidateCount": 1,
+                },
             },
         ),
     ],
@@ -214,6 +281,50 @@ def test_a_usual_messages_answer_is_read_as_the_general_reader_reads_it(
     assert read(body) == read(longer)
 
 
+@given(
+    st.fixed_dictionaries(
+        {"text": TEXTS},
+        optional={"thought": st.booleans(), "thoughtSignature": st.just("YWJj"),
+                  "made_up": st.just(1)},
+    ),
+    st.sampled_from(["STOP", "MAX_TOKENS", "SAFETY", "CONTINUATION", "MALFORMED_FUNCTION_CALL",
+                     "new", "", None]),
+    st.dictionaries(
+        st.sampled_from(["role", "index", "finishMessage", "groundingMetadata", "error",
+                         "promptFeedback", "responseId", "modelVersion"]),
+        st.sampled_from([None, "word", 7, {}]),
+        max_size=2,
+    ),
+    st.sampled_from([
+        {"promptTokenCount": 3, "candidatesTokenCount": 2, "thoughtsTokenCount": 4},
+        {"promptTokenCount": 3, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 3}]},
+        {"promptTokenCount": 9, "cachedContentTokenCount": 1, "candidatesTokensDetails": [
+            {"modality": "AUDIO", "tokenCount": 3}, {"modality": "IMAGE"}]},
+        {"promptTokenCount": 3.0}, {"promptTokenCount": -1}, {}, None,
+    ]),
+)  # fmt: skip
+def test_a_usual_gemini_answer_is_read_as_the_general_reader_reads_it(
+    part: dict[str, Any], reason: str | None, more: dict[str, Any], usage: dict[str, Any] | None
+) -> None:
+    candidate: dict[str, Any] = {"content": {"parts": [part], "role": "model"}}
+    candidate |= {"finishReason": reason, "index": 0}
+    document: dict[str, Any] = {"candidates": [candidate], "usageMetadata": usage}
+    for name, value in more.items():
+        beside = ("role", "index", "finishMessage", "groundingMetadata")
+        (candidate if name in beside else document)[name] = value
+    body = msgspec.json.encode(document)
+    assert gemini_usual.read_answer(body) in (None, gemini_answers.read_answer(body))
+
+
+def test_a_plain_gemini_answer_is_usual() -> None:
+    assert gemini_usual.read_answer(
+        b'{"candidates":[{"content":{"parts":[{"text":"Hi"}],"role":"model"},'
+        b'"finishReason":"STOP","avgLogprobs":-0.1,"index":0}],"usageMetadata":'
+        b'{"promptTokenCount":3,"candidatesTokenCount":2,"totalTokenCount":5},'
+        b'"modelVersion":"gemini-2.5-flash","responseId":"a"}'
+    )
+
+
 OPENING = (
     b'event: message_start\ndata: {"type":"message_start","message":{"id":"a","model":"m"}}\n\n'
     b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
@@ -245,10 +356,24 @@ def test_every_recorded_request_that_is_usual_is_read_as_the_general_reader_read
     usual = [
         record
         for record in records()
-        if record.format in ("openai_chat", "anthropic_messages")
+        if record.format in ("openai_chat", "anthropic_messages", "gemini")
         and check_request(record.format, request_of(record))
     ]
     assert len(usual) > 100
+    assert sum(record.format == "gemini" for record in usual) > 10
+
+
+@pytest.mark.recorded
+def test_every_recorded_gemini_answer_that_is_usual_is_read_as_the_general_reader_reads_it() -> (
+    None
+):
+    usual = 0
+    for record in bodies():
+        found = gemini_usual.read_answer(record.body) if record.format == "gemini" else None
+        if found is not None:
+            assert found == gemini_answers.read_answer(record.body), record.id
+            usual += 1
+    assert usual > 10
 
 
 def request_of(record: Record) -> bytes:
