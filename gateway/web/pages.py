@@ -6,9 +6,11 @@ checked before its page hears of it. What a page raises becomes a page that says
 """
 
 import asyncio
+import contextlib
+import functools
 import importlib.resources
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import parse_qsl, quote
 
 import aiohttp_jinja2
@@ -47,6 +49,9 @@ from gateway.web.static import PREFIX, Static
 
 FORM_BYTES_MAX = 64 * 1024
 FORM_FIELDS_MAX = 500
+
+WARM_AFTER_S = 2.0
+WARM_EVERY_S = 0.05
 FORM_SECONDS = 30.0
 """Until a form must be here: it comes with its request, unless somebody holds it back."""
 
@@ -103,7 +108,27 @@ def register(
     missing = _served(site, Page("GET", "", _no_such_page, "anyone"))
     app.router.add_get("/dashboard/{rest:.*}", missing)
     app.router.add_get("/docs/{rest:.*}", missing)
+    app.cleanup_ctx.append(functools.partial(_warmed, templates))
     return site
+
+
+async def _warmed(templates: jinja2.Environment, app: web.Application) -> AsyncIterator[None]:
+    """Compile the templates one by one soon after the start, and not at a visitor's first look.
+
+    Each takes some milliseconds of the loop, which then waits for no page ever again.
+    """
+
+    async def warm() -> None:
+        await asyncio.sleep(WARM_AFTER_S)
+        for name in templates.list_templates(extensions=["html"]):
+            templates.get_template(name)
+            await asyncio.sleep(WARM_EVERY_S)
+
+    task = asyncio.get_running_loop().create_task(warm())
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def _served(site: Site, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
