@@ -66,6 +66,10 @@ def scrub(text: str) -> str:
     return _SECRET.sub(lambda match: (match[1] or match[2] or "") + "[redacted]", text)
 
 
+MESSAGE_CHARS_MAX = 2000
+"""Messages quote what is wrong, of bodies of any size, and are kept with the receipts."""
+
+
 class GatewayError(Exception):
     """A failure with an answer.
 
@@ -82,6 +86,7 @@ class GatewayError(Exception):
         param: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
+        message = message[:MESSAGE_CHARS_MAX]
         super().__init__(message)
         self.code = code
         self.message = message

@@ -14,7 +14,7 @@ from gateway.ledger.records import Key
 from gateway.limits.limiter import Limits
 from gateway.proxy import claims, endpoints, headers
 from gateway.proxy.claims import Claim
-from gateway.proxy.endpoints import Endpoint
+from gateway.proxy.endpoints import MODEL_CHARS_MAX, Endpoint
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.headers import Inbound
 from gateway.proxy.providers import Provider
@@ -201,6 +201,10 @@ class Admission:
 
     def route(self, endpoint: Endpoint, caller: Caller, model: str) -> Route:
         """Where a model of this caller may go; raises `GatewayError`."""
+        if len(model) > MODEL_CHARS_MAX:
+            raise GatewayError(
+                "invalid_request", f"model is over {MODEL_CHARS_MAX} characters", param="model"
+            )
         key = caller.key
         router = self.services.router
         if key is None:

@@ -65,6 +65,11 @@ _VERSIONS = re.compile(r"^/(?:api/)?(?P<version>v1|v1beta)(?:/(?:v1beta|v1))?/(?
 _UPLOAD = re.compile(r"^/(?:api/)?upload/(?:v1beta|v1)/(?P<rest>.*)$")
 
 
+MODEL_CHARS_MAX = 512
+"""Of the name that a request asks for: names are remembered with where they lead, kept with the
+receipts, and shown on pages, 50 of them at once."""
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks for.
 

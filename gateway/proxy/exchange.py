@@ -16,7 +16,7 @@ from gateway.proxy import closing, errors, headers, limit_lines, relaying, settl
 from gateway.proxy.breaker import Probe
 from gateway.proxy.claims import Claim
 from gateway.proxy.connection import Broken, Lines, UpstreamConnection
-from gateway.proxy.endpoints import Endpoint
+from gateway.proxy.endpoints import MODEL_CHARS_MAX, Endpoint
 from gateway.proxy.key_pool import PoolKey
 from gateway.proxy.passthrough import Drained, Relay, stage_of
 from gateway.proxy.routing import Target
@@ -119,7 +119,7 @@ class Exchange:
             key = caller.key
             opening = self.opening = Opening(
                 self.id, caller.owner, self.services.wall_ms(), self.endpoint.label,
-                self.endpoint.format, self.model, self.stream, self.size,
+                self.endpoint.format, self.model[:MODEL_CHARS_MAX], self.stream, self.size,
                 None if key is None else key.user_id, None if key is None else key.id,
             )  # fmt: skip
         return opening

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import harness
+import msgspec
 import pytest
 from multidict import CIMultiDict
 from web_client import Visitor, WebSite
@@ -192,6 +193,46 @@ async def test_what_a_provider_keeps_is_no_page_at_the_dashboards_origin(
     # Where there are several policies all of them hold (CSP 3, section 8.1).
     assert (b"sandbox" in answer.all(b"content-security-policy")) == page
     assert (b"nosniff" in answer.all(b"x-content-type-options")) == page
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "x" * 3_000_000, "messages": []},
+        {"model": "basic", "messages": [], "x" * 3_000_000: {}, "temperature": "hot"},
+        {"model": "basic", "max_tokens": "9" * 3_000_000, "messages": []},
+        {"model": "basic", "messages": [{"role": "x" * 3_000_000}]},
+    ],
+)
+async def test_what_a_call_says_at_length_is_kept_and_shown_in_brief(
+    site: WebSite, body: dict[str, Any]
+) -> None:
+    ada = await site.user("ada")
+    _, key = await site.running.gateway.accounts.create_key("ada")
+    for credential in (key.encode(), harness.OWN_KEY):
+        answer = await site.running.call(
+            "/v1/chat/completions", msgspec.json.encode(body), key=credential
+        )
+        receipt = await site.running.call(
+            f"/v1/receipts/{answer.receipt_id}", method="GET", key=credential
+        )
+        assert len(receipt.body) < 10_000
+    assert len((await ada.get("/dashboard/receipts")).text) < 50_000
+
+
+async def test_a_models_name_may_be_as_long_as_any_that_there_is(site: WebSite) -> None:
+    await site.user("ada")
+    _, key = await site.running.gateway.accounts.create_key("ada")
+    for name, said in (("demo/" + "m" * 507, "Unknown model pricing"), ("m" * 513, "over 512")):
+        for target, body in (
+            ("/v1/chat/completions", {"model": name, "messages": []}),
+            (f"/v1beta/models/{name}:generateContent", {"contents": []}),
+        ):
+            answer = await site.running.call(target, msgspec.json.encode(body), key=key.encode())
+            assert answer.status == 400
+            assert said in answer.body.decode()
+            receipt = await site.running.receipt(answer, key.encode())
+            assert receipt["request"]["model"] == name[:512]
 
 
 # --- whose rights ended meanwhile -----------------------------------------------------------------
