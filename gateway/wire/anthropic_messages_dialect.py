@@ -27,7 +27,8 @@ class MessagesDialect:
 
     def write_request(self, request: Request, toward: Toward) -> tuple[bytes, list[str]]:
         """See `format.Dialect.write_request`."""
-        return write_request(request, toward)
+        body = anthropic_messages_usual.write_request(request, toward)
+        return write_request(request, toward) if body is None else (body, [])
 
     def write_count(self, request: Request, toward: Toward) -> tuple[bytes, list[str]]:
         """The same request as the body of `/v1/messages/count_tokens`."""

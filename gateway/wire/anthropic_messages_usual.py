@@ -1,16 +1,23 @@
-"""The usual Messages request, read in one decode: turns of plain text and a few settings.
+"""The usual Messages request, read in one decode and written in one encode: turns of plain text
+and a few settings.
 
-What is not plainly that is None, and read by `anthropic_messages_requests.py`, which would read the
-same from what is (tests/wire/test_usual_reading.py). Used by the dialect; pure. Measured (CPython
-3.11, 1 KB): 2.6 µs instead of 9.
+What is not plainly that is None, and goes through `anthropic_messages_requests.py` and
+`anthropic_messages_bodies.py`, which would read the same and write the same bytes
+(tests/wire/test_usual_reading.py, tests/wire/test_usual_writing.py). Used by the dialect; pure.
+Measured (CPython 3.11, 1 KB): read in 2.6 µs instead of 9, written in 2.4 instead of 7.3.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
+import orjson
 
 from gateway.wire.anthropic_messages_blocks import FORMAT
-from gateway.wire.conversation import Feature, Message, Request, Text
+from gateway.wire.anthropic_messages_bodies import MAX_TOKENS_DEFAULT
+from gateway.wire.conversation import Block, Feature, Message, Request, Text
+from gateway.wire.format import Toward
+from gateway.wire.usual import is_plain, texts_of
 
 _Said = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -65,3 +72,61 @@ def read_request(body: bytes, *, stream: bool | None) -> Request | None:
         top_k=found.top_k,
         spelled=spelled,
     )
+
+
+def write_request(request: Request, toward: Toward) -> bytes | None:
+    """The body for a Messages upstream, where the request is a usual one: nothing is left out."""
+    temperature = None if request.temperature == 1 else request.temperature  # 1 is the default
+    top_p = None if request.top_p == 1 else request.top_p
+    if not is_plain(request) or (
+        temperature is not None and (temperature > 1 or top_p is not None)
+    ):
+        return None
+    messages = _messages(request)
+    system = _written(request.system)
+    if not messages or (request.system and not system):
+        return None
+    body: dict[str, object] = {
+        "model": toward.model,
+        "max_tokens": request.max_output_tokens or toward.max_output_tokens or MAX_TOKENS_DEFAULT,
+        "messages": messages,
+    }
+    if request.stream:
+        body["stream"] = True
+    if system:
+        body["system"] = system
+    if temperature is not None:
+        body["temperature"] = temperature
+    if top_p is not None:
+        body["top_p"] = top_p
+    if request.top_k is not None:
+        body["top_k"] = request.top_k
+    return orjson.dumps(body)
+
+
+def _messages(request: Request) -> list[dict[str, object]]:
+    """Turns of texts, neighbours merged; an empty list where there is anything else."""
+    messages: list[dict[str, object]] = []
+    before = None
+    blocks: list[dict[str, str]] = []
+    for message in request.messages:
+        role = message.role
+        said = _written(message.content)
+        if not said or role == "system":
+            return []
+        if role == before:
+            blocks += said
+        else:
+            blocks, before = said, role
+            messages.append({"role": role, "content": blocks})
+    return messages if before == "user" else []
+
+
+def _written(content: Sequence[Block]) -> list[dict[str, str]]:
+    """Texts as blocks; an empty list where one is blank, or none."""
+    blocks = []
+    for text in texts_of(content):
+        if text.isspace():
+            return []
+        blocks.append({"type": "text", "text": text})
+    return blocks

@@ -15,6 +15,8 @@ from wire_records import bodies, records
 
 from gateway.errors import GatewayError
 from gateway.wire import (
+    anthropic_messages_bodies,
+    anthropic_messages_usual,
     gemini_answers,
     gemini_outgoing,
     gemini_usual,
@@ -45,6 +47,10 @@ Short = Callable[[Request, Toward], bytes | None]
 General = Callable[[Request, Toward], Written]
 
 WAYS: dict[str, tuple[Short, General]] = {
+    "anthropic_messages": (
+        anthropic_messages_usual.write_request,
+        anthropic_messages_bodies.write_request,
+    ),
     "gemini": (
         lambda request, toward: gemini_usual.write_request(request),
         gemini_outgoing.write_request,
@@ -76,8 +82,8 @@ CONTENT = st.one_of(
 COUNTS = st.sampled_from([None, 0, 1, 64, 70_000])
 SETTINGS: dict[str, tuple[Feature, st.SearchStrategy[Any]]] = {
     "max_output_tokens": ("max_output_tokens", COUNTS),
-    "temperature": ("temperature", st.sampled_from([None, 0, 0.2, 1.0])),
-    "top_p": ("top_p", st.sampled_from([None, 0.9])),
+    "temperature": ("temperature", st.sampled_from([None, 0, 0.2, 1.0, 1.5])),
+    "top_p": ("top_p", st.sampled_from([None, 0.9, 1])),
     "top_k": ("top_k", st.sampled_from([None, None, 40])),
     "seed": ("seed", st.sampled_from([None, None, 5])),
     "stop": ("stop", st.sampled_from([(), (), ("x",)])),
@@ -147,8 +153,7 @@ def test_plain_conversations_are_usual(name: str, toward: Toward) -> None:
         messages=tuple(Message(role, (Text(f"{role}é"),)) for role in turns),
         max_output_tokens=5,
         temperature=0.5,
-        top_p=0.9,
-        spelled={"max_output_tokens": "max_tokens", "temperature": "t", "top_p": "top_p"},
+        spelled={"max_output_tokens": "max_tokens", "temperature": "temperature"},
     )
     assert check(name, request, toward)
 
