@@ -42,6 +42,8 @@ class Remembered(msgspec.Struct):
     generation: int
     target: Target | None = None
     key: bytes | None = None
+    stream: bool = False
+    """Of a translated call: whether a stream is asked for, which is in the path of some formats."""
     head: bytes = b""
 
     def fits(self, down: Downstream) -> bool:

@@ -114,19 +114,21 @@ def request(
     translation = Translation(caller, upstream, wanted)
     body = translation.body(toward(exchange, target))
     exchange.translation = Conversation(translation)
-    if target.speaks == "gemini":
-        path = gemini_path(
-            target, "streamGenerateContent?alt=sse" if wanted.stream else "generateContent"
-        )
-        return outgoing(exchange, plan, target, path, body)
-    path = _PATHS[target.speaks]
     if memory is None:
-        return outgoing(exchange, plan, target, path, body)
+        return outgoing(exchange, plan, target, _path(target, stream=wanted.stream), body)
     key = None if exchange.key is None else exchange.key.text
-    if memory.target is not target or memory.key != key:
-        memory.head = _start(exchange, plan, target, path)
-        memory.target, memory.key = target, key
+    if memory.target is not target or memory.key != key or memory.stream is not wanted.stream:
+        memory.head = _start(exchange, plan, target, _path(target, stream=wanted.stream))
+        memory.target, memory.key, memory.stream = target, key, wanted.stream
     return _with_body(memory.head, body)
+
+
+def _path(target: Target, *, stream: bool) -> str:
+    """Where a target takes conversations, relative to its base URL."""
+    assert target.speaks is not None
+    if target.speaks == "gemini":
+        return gemini_path(target, "streamGenerateContent?alt=sse" if stream else "generateContent")
+    return _PATHS[target.speaks]
 
 
 def family_of(wire_format: str) -> Family:
