@@ -9,7 +9,7 @@ from gateway.errors import Conflict
 from gateway.ledger import listing
 from gateway.ledger.listing import CodeState
 from gateway.ledger.records import Code
-from gateway.web import admin_fields as fields
+from gateway.web import fields
 from gateway.web.shown import count, usd
 from gateway.web.site import Notice, Page, Problem, Visit
 

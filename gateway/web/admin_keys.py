@@ -12,7 +12,7 @@ from gateway.ledger import listing
 from gateway.ledger.listing import KeyState
 from gateway.ledger.prices import usd_text
 from gateway.ledger.records import Key
-from gateway.web import admin_fields as fields
+from gateway.web import fields
 from gateway.web.site import Notice, Page, Problem, Visit
 
 PATH = "/dashboard/admin/keys"

@@ -13,7 +13,7 @@ from gateway.admin.provider_verbs import known_providers, require_provider
 from gateway.admin.views import ModelView
 from gateway.errors import Conflict, Missing
 from gateway.ledger.prices import CLASSES, shown
-from gateway.web import admin_fields as fields
+from gateway.web import fields
 from gateway.web.site import Notice, Page, Problem, Visit
 
 PATH = "/dashboard/admin/models"

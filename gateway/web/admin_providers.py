@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from aiohttp import web
 
 from gateway.errors import Conflict, Missing
-from gateway.web import admin_fields as fields
+from gateway.web import fields
 from gateway.web.shown import usd
 from gateway.web.site import Handler, Notice, Page, Problem, Visit
 

@@ -20,7 +20,7 @@ from gateway.ledger import listing, money
 from gateway.ledger.prices import usd_text
 from gateway.ledger.records import User
 from gateway.ledger.usage import DAY_MS
-from gateway.web import admin_fields as fields
+from gateway.web import fields
 from gateway.web.admin_keys import KeyLine, key_line
 from gateway.web.shown import usd
 from gateway.web.site import Handler, Notice, Page, Problem, Visit

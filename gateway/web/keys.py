@@ -4,6 +4,7 @@ A user may make a key narrower than what the account may do, and never wider; an
 as the admin API lets them.
 """
 
+import asyncio
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from gateway.accounts.accounts import KeyStatus
-from gateway.accounts.changes import MODELS_MAX
+from gateway.accounts.changes import MODELS_MAX, NAME_CHARS_MAX
 from gateway.accounts.funds import NO_CAP
 from gateway.config import Config
 from gateway.errors import Conflict, GatewayError
@@ -21,13 +22,18 @@ from gateway.ledger.prices import usd_text
 from gateway.ledger.records import Key, User
 from gateway.ledger.usage import DAY_MS
 from gateway.proxy.services import Services
-from gateway.web import month, samples
+from gateway.web import fields, month, samples
 from gateway.web.site import Notice, Page, Problem, Visit
 
 LIVE_KEYS_MAX = 100
 """Of one user: keys are in memory, and looked through by people."""
 
+LIVE_KEYS_SHOWN = 200
+"""An operator may have made more: a search finds them."""
+
 PAST_KEYS_SHOWN = 50
+
+_LOOKED_AT_ONCE = 500
 
 DAYS_AHEAD_MAX = 36_500
 
@@ -42,6 +48,7 @@ _PATH = "/dashboard/keys"
 _DAYS = re.compile(r"([0-9]{1,5})\s*(?:d|days?)?")
 
 T = TypeVar("T")
+Standing = tuple[Key, KeyStatus]
 
 
 # --- pages ------------------------------------------------------------------------------------
@@ -116,10 +123,10 @@ async def revoke(visit: Visit) -> web.StreamResponse:
 async def _listing(visit: Visit, problem: Problem | None = None) -> web.Response:
     context = visit.site.context
     now_ms = context.clock_ms()
-    found = context.accounts.list_keys(visit.user.name)
-    rows = [(key, context.accounts.key_status(key, now_ms)) for key in reversed(found)]
-    live = [row for row in rows if _is_live(*row)]
-    past = [row for row in rows if not _is_live(*row)]
+    live, past = await _rows(visit, now_ms)
+    query = visit.asked("q")[:NAME_CHARS_MAX]
+    text = query.casefold()
+    found = [row for row in live if text in (row[0].name or row[0].hint).casefold()]
     used = await _last_used(visit, now_ms)
     return await visit.render(
         "keys.html",
@@ -127,12 +134,28 @@ async def _listing(visit: Visit, problem: Problem | None = None) -> web.Response
         problem=problem,
         form=visit.form,
         fields=FIELDS,
-        live=[_row(visit, *row, used) for row in live],
+        query=query,
+        live=[_row(visit, *row, used) for row in found[:LIVE_KEYS_SHOWN]],
+        live_count=len(live),
+        found_count=len(found),
         past=[_row(visit, *row, used) for row in past[:PAST_KEYS_SHOWN]],
         past_count=len(past),
         full=len(live) >= LIVE_KEYS_MAX,
         limits=ceilings(visit.user, visit.site.config),
     )
+
+
+async def _rows(visit: Visit, now_ms: int) -> tuple[list[Standing], list[Standing]]:
+    """The keys in use, and those that are not; last made first. Gives way meanwhile."""
+    accounts = visit.site.context.accounts
+    live: list[Standing] = []
+    past: list[Standing] = []
+    for number, key in enumerate(reversed(accounts.list_keys(visit.user.name)), 1):
+        status = accounts.key_status(key, now_ms)
+        (live if _is_live(key, status) else past).append((key, status))
+        if number % _LOOKED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return live, past
 
 
 async def _show(visit: Visit, key: Key, problem: Problem | None = None) -> web.Response:
@@ -250,27 +273,17 @@ def read_form(visit: Visit, before: dict[str, str]) -> dict[str, Any]:
     return {
         "name": given("name") or "",
         "expires_ms": _if_given(given("expires"), _expiry_ms),
-        **{name: _if_given(given(name), _whole(name)) for name in LIMITS},
+        **{name: fields.whole(visit, name, least=1) for name in LIMITS},
         "models": _if_given(
             given("models"), lambda text: _models(visit.site.services, text, known)
         ),
-        "spend_cap": _if_given(given("spend_cap"), lambda text: text.removeprefix("$").strip()),
+        "spend_cap": fields.dollars(visit, "spend_cap"),
         "on_disconnect": given("on_disconnect"),
     }
 
 
 def _if_given(text: str | None, read: Callable[[str], T]) -> T | None:
     return None if text is None else read(text)
-
-
-def _whole(field: str) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        number = int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else 0
-        if not number:
-            raise Conflict(f"{field}: expected a whole number above zero, or nothing")
-        return number
-
-    return read
 
 
 def _expiry_ms(text: str) -> int:

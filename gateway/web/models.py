@@ -14,6 +14,7 @@ from gateway.accounts.amounts import nano_of
 from gateway.api.models import Listed, billed_price, offered
 from gateway.errors import Conflict
 from gateway.ledger.prices import NANO_PER_USD, usd_text
+from gateway.web import fields
 from gateway.web.keys import callable_name
 from gateway.web.site import Notice, Page, Problem, Visit
 
@@ -39,10 +40,9 @@ async def listing(visit: Visit) -> web.StreamResponse:
 async def set_cap(visit: Visit) -> web.StreamResponse:
     """Set a cap, or lift it where the amount is left empty."""
     query, model = visit.form.get("q", "")[:QUERY_CHARS_MAX].strip(), visit.given("model") or ""
-    amount = visit.given("amount")
+    amount = fields.dollars(visit, "amount")
     try:
         if amount is not None:
-            amount = amount.removeprefix("$").strip()
             _check_cap(visit, model, amount)
         await visit.verb("caps.set", user=visit.user.name, model=model, amount=amount)
     except Conflict as exc:

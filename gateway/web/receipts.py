@@ -11,7 +11,7 @@ from aiohttp import web
 from gateway.errors import Missing
 from gateway.ledger import search
 from gateway.ledger.entry import Opening, Status
-from gateway.ledger.records import Receipt
+from gateway.ledger.records import Key, Receipt
 from gateway.ledger.search import Wanted
 from gateway.web.site import Page, Problem, Visit
 
@@ -20,6 +20,9 @@ RECEIPTS_MAX = 50
 
 IN_FLIGHT_MAX = 20
 """Of a user's requests that are still running, shown above the list."""
+
+KEYS_MAX = 200
+"""To choose from."""
 
 _STATUSES: tuple[Status, ...] = ("succeeded", "failed", "cancelled")
 _ID = re.compile(r"[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{0,4}){0,3}-?[0-9a-fA-F]{0,12}")
@@ -90,7 +93,7 @@ async def _list(visit: Visit, *, everybody: bool) -> web.StreamResponse:
         everybody=everybody,
         asked=asked,
         statuses=_STATUSES,
-        keys=[] if everybody else visit.site.context.accounts.list_keys(visit.user.name),
+        keys=[] if everybody else _choice_of_keys(visit, asked),
         key_names=_key_names(visit, page.receipts),
         page=page,
         more=more,
@@ -176,6 +179,13 @@ def _in_flight(visit: Visit, *, everybody: bool) -> list[Opening]:
             if len(found) == IN_FLIGHT_MAX:
                 break
     return found
+
+
+def _choice_of_keys(visit: Visit, asked: Asked) -> list[Key]:
+    """The viewer's keys to choose from, last made first: so many, and the one that was chosen."""
+    found = visit.site.context.accounts.list_keys(visit.user.name)[::-1]
+    rest = [key for key in found[KEYS_MAX:] if key.id == asked.key]
+    return found[:KEYS_MAX] + rest
 
 
 def _key_names(visit: Visit, receipts: list[Receipt]) -> dict[str, str]:

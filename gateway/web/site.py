@@ -242,8 +242,7 @@ class Visit:
 
     def own_key(self, key_id: str) -> str:
         """The id of a key that is the viewer's; `Missing` for another's as for none."""
-        keys = self.site.context.accounts.list_keys(self.user.name)
-        if not any(key.id == key_id for key in keys):
+        if self.site.context.accounts.key(key_id).user_id != self.user.id:
             raise Missing(f"there is no key {key_id!r}")
         return key_id
 

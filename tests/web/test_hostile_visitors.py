@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 from web_client import Visitor, WebSite
 
 from gateway.accounts.accounts import Accounts
-from gateway.accounts.changes import UserChanges, same_form
+from gateway.accounts.changes import KeySpec, UserChanges, same_form
 from gateway.accounts.passwords import check_rules
 from gateway.errors import Conflict
 from gateway.ledger.records import email_form
@@ -327,3 +327,182 @@ def test_what_nobody_comes_for_is_bounded() -> None:
     assert made.take("6", "/") is made.take("6", "/0") is None
     assert made.take("6", "/1") == Notice(path="/1", text="done")
     assert len(made._left) <= TOLD_MAX
+
+
+# --- a user who wants more ------------------------------------------------------------------------
+
+
+async def test_what_is_anothers_is_as_what_is_not_there(site: WebSite) -> None:
+    ada, eve = await site.user("ada"), await site.user("eve", usd=0)
+    accounts = site.running.gateway.accounts
+    key, text = await accounts.create_key("ada", KeySpec(name="hers", rpm=5))
+    answer = await site.running.call(
+        "/v1/chat/completions", b'{"model":"basic","messages":[]}', key=text.encode()
+    )
+    await eve.get("/dashboard")
+    token = eve.last.token if eve.last else ""
+    for path in ("", "/created"):
+        there = await eve.get(f"/dashboard/keys/{key.id}{path}")
+        nothing = await eve.get(f"/dashboard/keys/{'x' * len(key.id)}{path}")
+        assert there.status == nothing.status == 404
+        assert there.words.replace(key.id, "") == nothing.words.replace("x" * len(key.id), "")
+    form = {"name": "mine", "rpm": "600", "user": "ada", "admin": "1"}
+    for path in ("", "/revoke"):
+        seen = await eve.send(f"/dashboard/keys/{key.id}{path}", form, token=token)
+        assert seen.status == 404
+    link = f"/dashboard/receipts/{answer.receipt_id}"
+    assert (await eve.get(link)).status == 404
+    for query in (
+        f"key={key.id}", f"id={answer.receipt_id}", f"id={answer.receipt_id[:8]}", "user=ada",
+        "provider=demo", "user=ada&key=&model=basic",
+    ):  # fmt: skip
+        seen = await eve.get(f"/dashboard/receipts?{query}")
+        assert (seen.status, link in seen.text) == (200, False)
+    assert accounts.key(key.id) == key
+    assert link in (await ada.get(f"/dashboard/receipts?key={key.id}")).text
+
+
+async def test_fields_that_a_form_does_not_have_do_nothing(site: WebSite) -> None:
+    await site.user("ada")
+    eve = await site.user("eve", usd=0)
+    gateway = site.running.gateway
+    before = gateway.accounts.list_users()
+    await eve.get("/dashboard/keys")
+    more = {"admin": "1", "user": "ada", "user_id": "1", "key": "mine", "rate_multiplier": "0"}
+    made = await eve.send("/dashboard/keys", {"name": "k", **more}, follow=False)
+    assert made.status == 303
+    (key,) = gateway.accounts.list_keys("eve")
+    assert not key.admin
+    assert not gateway.accounts.list_keys("ada")
+    await eve.send("/dashboard/models/cap", {"model": "basic", "amount": "1", "user": "ada"})
+    assert not gateway.accounts.caps("ada")
+    await eve.send("/dashboard/settings/sessions", {"user": "ada", "name": "ada", "keep": "x"})
+    assert gateway.sign_in.sessions(gateway.accounts.user_named("ada").id)
+    assert gateway.accounts.list_users() == before
+
+
+async def test_of_fields_that_come_twice_the_first_is_checked_and_used(site: WebSite) -> None:
+    ada = await site.user("ada")
+    token = (await ada.get("/dashboard")).token
+    for twice, status in ((["0" * 40, token], 403), ([token, "0" * 40], 303)):
+        body = urlencode([*(("csrf", one) for one in twice), ("rpm", "7"), ("rpm", "99999")])
+        assert (await raw_form(ada, "/dashboard/keys", body.encode())).status == status
+    (key,) = site.running.gateway.accounts.list_keys("ada")
+    assert key.rpm == 7
+
+
+async def test_many_keys_are_found_by_their_names_on_a_page_that_stays_small(site: WebSite) -> None:
+    ada = await site.user("ada")
+    accounts = site.running.gateway.accounts
+    for number in range(230):
+        await accounts.create_key("ada", KeySpec(name=f"Key {number:03}"))
+    seen = await ada.get("/dashboard/keys")
+    assert "200 of 230 in use" in seen.words
+    assert "Key 030" in seen.words
+    assert "Key 029" not in seen.words
+    found = await ada.get("/dashboard/keys?q=kEY+02")
+    assert "10 of 10, of 230 in use" in found.words
+    assert "Key 029" in found.words
+    assert "No key in use has such a name" in (await ada.get("/dashboard/keys?q=none")).words
+    assert "You have 230 keys in use" in seen.words
+    oldest = accounts.list_keys("ada")[0]
+    receipts = await ada.get(f"/dashboard/receipts?key={oldest.id}")
+    assert receipts.text.count('<option value="key_') == 201
+    assert f'<option value="{oldest.id}" selected>' in receipts.text
+
+
+# --- what is typed into forms ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "typed", ["10,50", "1,5", "10,5000", "1,000,00", ",100", "1 000.00", "1e3"]
+)
+async def test_no_amount_is_read_as_another_that_was_not_meant(site: WebSite, typed: str) -> None:
+    root = await site.user("root", admin=True)
+    gateway = site.running.gateway
+    ada = await gateway.accounts.create_user("ada")
+    path = f"/dashboard/admin/users/{ada.id}"
+    await root.get(path)
+    for form, more in (
+        ("credit", {"idempotency_key": "once-0123456789"}), ("correct", {"reason": "because"}),
+    ):  # fmt: skip
+        seen = await root.send(f"{path}/{form}", {"amount": typed, **more})
+        assert (seen.status, "Expected US dollars" in seen.words) == (400, True), seen
+    assert gateway.accounts.funds(ada.id).balance == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "usd"), [("$1,250.00", 1250), ("1,250", 1250), ("1,234,567.00", 1_234_567), ("$5", 5)]
+)
+async def test_amounts_may_be_typed_as_pages_write_them(
+    site: WebSite, typed: str, usd: int
+) -> None:
+    ada = await site.user("ada")
+    await ada.get("/dashboard/models")
+    assert (
+        await ada.send("/dashboard/models/cap", {"model": "basic", "amount": typed})
+    ).status == 200
+    (cap,) = site.running.gateway.accounts.caps("ada")
+    assert cap.nano_usd == usd * 10**9
+    # What the form then shows can be sent again.
+    form = (await ada.get("/dashboard/models?cap=basic")).text
+    shown = form.split('name="amount"')[1].split('value="')[1].split('"')[0]
+    assert (
+        await ada.send("/dashboard/models/cap", {"model": "basic", "amount": shown})
+    ).status == 200
+    assert site.running.gateway.accounts.caps("ada") == [cap]
+
+
+HOSTILE = (
+    "0", "-1", "+1", str(2**63), "1e9", "1e-400", "\u0663", "\uff11", "NaN", "-0", "1_0", "10,5",
+    "\x00", "a\x00b", "x" * 300, "9" * 5000, "\u202eevil", "\u2066x", "\ufffe", "'; DROP TABLE users; --",
+    "<script>alert(1)</script>", "{{7*7}}", "\r\nSet-Cookie: x=1", "9999-12-31T23:59:59.999999-23:59",
+    "0001-01-01T00:00:00+23:59", "10000-01-01", "99999d", "0000-00-00",
+)  # fmt: skip
+
+FORMS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("ada", "/dashboard/keys", {
+        "name": "n", "expires": "", "rpm": "", "tpm": "", "concurrent": "", "models": "",
+        "spend_cap": "", "on_disconnect": "",
+    }),
+    ("ada", "/dashboard/keys/{key}", {
+        "name": "n", "expires": "", "rpm": "", "tpm": "", "concurrent": "", "models": "",
+        "spend_cap": "", "on_disconnect": "",
+    }),
+    ("ada", "/dashboard/models/cap", {"model": "basic", "amount": "1", "q": ""}),
+    ("root", "/dashboard/admin/users/{id}/settings", {
+        "email": "", "rate_multiplier": "1", "rpm": "", "tpm": "", "concurrent": "",
+        "daily_alert": "",
+    }),
+    ("root", "/dashboard/admin/users/{id}/correct", {"amount": "1", "reason": "r"}),
+    ("root", "/dashboard/admin/codes", {"amount": "1", "count": "1", "expires": ""}),
+    ("root", "/dashboard/admin/models/one", {
+        "provider": "demo", "model": "demo", "enabled": "1", "multiplier": "1", "price_input": "1",
+        "price_output": "2", "context_length": "", "max_output_tokens": "",
+    }),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("who", "path", "base"), FORMS, ids=[one[1] for one in FORMS])
+async def test_whatever_is_typed_into_a_field_is_taken_or_refused_and_never_fails(
+    site: WebSite, who: str, path: str, base: dict[str, str]
+) -> None:
+    visitors = {"ada": await site.user("ada"), "root": await site.user("root", admin=True)}
+    accounts = site.running.gateway.accounts
+    ada = accounts.user_named("ada")
+    key, _ = await accounts.create_key("ada")
+    path = path.format(key=key.id, id=ada.id)
+    visitor = visitors[who]
+    token = (await visitor.get("/dashboard")).token
+    wrong = []
+    for name in base:
+        for typed in HOSTILE:
+            seen = await visitor.send(path, {**base, name: typed}, token=token, follow=False)
+            if seen.status not in (303, 400, 404, 409):
+                wrong.append(f"{name}={typed[:40]!r}: {seen.status}")
+            assert "x" not in seen.headers.get("Set-Cookie", "")
+            assert "<script>alert(1)" not in seen.text
+    assert not wrong
+    for one in accounts.list_keys("ada"):
+        assert all(limit is None or limit >= 1 for limit in (one.rpm, one.tpm, one.concurrent))
+        assert one.rpm is None or one.rpm <= site.running.gateway.config.limits.rpm

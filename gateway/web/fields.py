@@ -1,35 +1,44 @@
-"""What admins type into forms, as the verbs want it; and pieces that their pages share.
+"""What people type into forms, as the verbs want it; and pieces that pages share.
 
 Empty is None. A refusal is a `BadArguments` that opens with the field, as a verb's. Pure.
 """
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from typing import Literal
 
 from gateway.admin.context import BadArguments
 from gateway.web.site import Visit
 
 PAGE_ROWS = 100
 
-_WHOLE = re.compile(r"[0-9]{1,15}")
+_WHOLE = re.compile("[0-9]{1,15}|[0-9]{1,3}(?:[, _\u202f\u00a0][0-9]{3}){1,4}")
+_THOUSANDS = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?")
 _ROW = re.compile(r"[0-9]{1,18}")
 
 
-def whole(visit: Visit, name: str) -> int | None:
+def whole(visit: Visit, name: str, *, least: Literal[0, 1] = 0) -> int | None:
     """A whole number; `10,000` and `10 000` are ones, too."""
     text = visit.given(name)
     if text is None:
         return None
-    digits = re.sub("[, \u202f\u00a0_]", "", text)
-    if not _WHOLE.fullmatch(digits):
-        raise BadArguments(f"{name}: expected a whole number, or nothing")
-    return int(digits)
+    number = int(re.sub("[^0-9]", "", text)) if _WHOLE.fullmatch(text) else -1
+    if number < least:
+        above = " above zero" if least else ""
+        raise BadArguments(f"{name}: expected a whole number{above}, or nothing")
+    return number
 
 
 def dollars(visit: Visit, name: str) -> str | None:
-    """US dollars as text, for a verb to judge: without a dollar sign or commas."""
+    """US dollars as text, for a verb to judge: without a dollar sign, and commas of thousands.
+
+    Any other comma stays, to be refused: who types 10,50 does not mean a thousand.
+    """
     text = visit.given(name)
-    return None if text is None else text.removeprefix("$").replace(",", "").strip()
+    if text is None:
+        return None
+    text = text.removeprefix("$").strip()
+    return text.replace(",", "") if _THOUSANDS.fullmatch(text) else text
 
 
 def required(visit: Visit, name: str) -> str:
