@@ -219,7 +219,8 @@ def _verb(config: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def _must(config: Path, *words: str) -> bytes:
+def must(config: Path, *words: str) -> bytes:
+    """What a verb of the command answers as JSON; BenchError where it refuses."""
     done = _verb(config, *words)
     if done.returncode != 0:
         fault = done.stderr.decode(errors="replace")[-2000:]
@@ -231,25 +232,36 @@ class _IssuedKey(msgspec.Struct):
     key: str
 
 
+def config_of(folder: Path, port: int) -> Path:
+    """Where the configuration of `gateway` lies that listens on that port."""
+    return Path(folder, f"gateway-{port}", "config.toml")
+
+
 @contextmanager
-def gateway(core: int, folder: Path, upstream_port: int) -> Iterator[Running]:
+def gateway(
+    core: int, folder: Path, upstream_port: int, store: Path | None = None
+) -> Iterator[Running]:
     """The gateway with everything on: a key, limits, prices, durable receipts, metrics.
 
-    Its store is new each time. BenchError unless a first call left a receipt with reported usage
+    Its store is new each time, unless one is given to go on with; its configuration lies in
+    `config_of`. BenchError unless a first call left a receipt with reported usage
     and a billed cost: a gateway that skipped its work would win every comparison.
     """
     port = free_port()
-    place = Path(folder, f"gateway-{port}")
+    config = config_of(folder, port)
+    place = config.parent
     place.mkdir()
-    config = place / "config.toml"
     config.write_text(
-        _GATEWAY_CONFIG.format(port=port, store=place / "gateway.db", upstream_port=upstream_port)
+        _GATEWAY_CONFIG.format(
+            port=port, store=store or place / "gateway.db", upstream_port=upstream_port
+        )
     )
-    _must(config, "users", "create", "bench")
+    user = f"bench-{port}"
+    must(config, "users", "create", user)
     limits = ("--rpm", "1000000000", "--tpm", "1000000000000", "--concurrent", "100000")
-    issued = _must(config, "keys", "create", "--user", "bench", *limits)
+    issued = must(config, "keys", "create", "--user", user, *limits)
     key = msgspec.json.decode(issued, type=_IssuedKey).key
-    _must(config, "credit", "bench", "1000000.00")
+    must(config, "credit", user, "1000000.00")
     command = _python("gateway", "serve", "--config", str(config))
     try:
         with _serving(

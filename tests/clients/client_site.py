@@ -350,7 +350,7 @@ def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
     """Wait for the line that names the address; a server that ends before is told with its log."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        found = re.search(r"on (http://[0-9.]+:\d+)\n", log.read_text())
+        found = re.search(r"on (https?://[0-9.]+:\d+)\n", log.read_text())
         if found is not None:
             return found[1]
         if process.poll() is not None:
