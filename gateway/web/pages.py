@@ -34,6 +34,7 @@ from gateway.web import (
     entrance,
     keys,
     models,
+    once,
     openapi_page,
     overview,
     pricing,
@@ -151,7 +152,7 @@ async def _answer(visit: Visit, page: Page) -> web.StreamResponse:
             # A form may be long in coming: who may send it is asked of the moment when it is here.
             visit.identify()
             refused = await _let_in(visit, page) or await _checked_form(visit)
-        return refused if refused is not None else await page.handler(visit)
+        return refused if refused is not None else await _served_once(visit, page)
     except Missing as exc:
         return await _said(visit, 404, "Not found", str(exc))
     except BadArguments as exc:
@@ -168,6 +169,15 @@ async def _answer(visit: Visit, page: Page) -> web.StreamResponse:
     except Exception:  # noqa: BLE001 - whatever a page raises, its visitor gets a page
         _log.exception("a page failed: %r", visit.path[:200])
         return await _said(visit, 500, "That did not work", "The gateway failed.")
+
+
+async def _served_once(visit: Visit, page: Page) -> web.StreamResponse:
+    """What the page gives; a form that may be sent once only is not sent again."""
+    which = visit.form.get(once.FIELD)
+    if which is None or visit.viewer is None:
+        return await page.handler(visit)
+    sent = (visit.viewer.session.id, visit.path, which[: once.FIELD_CHARS_MAX])
+    return await visit.site.once.answer(sent, lambda: page.handler(visit))
 
 
 async def _let_in(visit: Visit, page: Page) -> web.StreamResponse | None:

@@ -26,6 +26,7 @@ from gateway.errors import Missing
 from gateway.ledger.records import Session, User
 from gateway.proxy.services import Services
 from gateway.web import security
+from gateway.web.once import Once
 from gateway.web.static import Static
 
 SLICE_S = 0.0005
@@ -95,6 +96,7 @@ class Site:
     secret: bytes = field(repr=False)
     templates: jinja2.Environment
     static: Static
+    once: Once = field(default_factory=Once)
     redeeming: Attempts = field(default_factory=lambda: Attempts(REDEEMS_MAX, REDEEM_WINDOW_MS))
     """Of redemption codes, by user id: who has none may guess no more often than this."""
     _left: dict[str, list[_Left]] = field(default_factory=dict, repr=False)
@@ -190,6 +192,11 @@ class Visit:
     def form_token(self) -> str:
         """What forms on this page carry."""
         return security.form_token(self.site.secret, self._form_secret)
+
+    @property
+    def once(self) -> str:
+        """What tells a form from the same one shown another time (`once.py`)."""
+        return security.nonce()
 
     def asked(self, name: str, default: str = "") -> str:
         """A parameter of the query, without spaces around it."""

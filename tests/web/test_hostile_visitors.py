@@ -4,6 +4,7 @@ Who may see which page is in `test_page_access.py`; here are the ways around tha
 nothing fails inside, nothing of another's is told or changed, and nobody waits for it.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -13,8 +14,9 @@ from urllib.parse import urlencode
 import harness
 import msgspec
 import pytest
+from aiohttp import web
 from multidict import CIMultiDict
-from web_client import Visitor, WebSite
+from web_client import Seen, Visitor, WebSite
 
 from gateway.accounts.accounts import Accounts
 from gateway.accounts.changes import KeySpec, UserChanges, same_form
@@ -22,6 +24,7 @@ from gateway.accounts.passwords import check_rules
 from gateway.errors import Conflict
 from gateway.ledger.records import email_form
 from gateway.web import security
+from gateway.web.once import REMEMBERED_MAX, Once
 from gateway.web.site import NOTICES_MAX, TOLD_MAX, Notice, Site
 
 MARKS = "a" + "\u0345" * 15_000 + "\u0316" * 15_000
@@ -411,6 +414,85 @@ async def test_many_keys_are_found_by_their_names_on_a_page_that_stays_small(sit
     assert f'<option value="{oldest.id}" selected>' in receipts.text
 
 
+# --- forms that are sent twice --------------------------------------------------------------------
+
+
+def once_of(seen: Seen, path: str) -> str:
+    """What tells a form of a page from the same form shown another time."""
+    form = seen.text.split(f'method="post" action="{path}"')[1].split("</form>")[0]
+    found: str = form.split('name="once" value="')[1].split('"')[0]
+    return found
+
+
+async def test_a_form_that_is_sent_twice_at_once_makes_what_it_makes_once(site: WebSite) -> None:
+    root = await site.user("root", admin=True)
+    gateway = site.running.gateway
+    ada = await gateway.accounts.create_user("ada")
+    users, codes, hers = (
+        "/dashboard/admin/users", "/dashboard/admin/codes", f"/dashboard/admin/users/{ada.id}",
+    )  # fmt: skip
+    for page, path, typed in (
+        ("/dashboard/keys", "/dashboard/keys", {"name": "one"}),
+        (codes, codes, {"amount": "5", "count": "2"}),
+        (hers, f"{hers}/correct", {"amount": "3", "reason": "because"}),
+        (hers, f"{hers}/key", {"name": "two"}),
+        (users, users, {"name": "bob"}),
+    ):
+        shown = await root.get(page)
+        sent = {**typed, "once": once_of(shown, path)}
+        answers = await asyncio.gather(
+            *(root.send(path, sent, token=shown.token, follow=False) for _ in range(3))
+        )
+        assert {one.status for one in answers} == {303}, answers
+        assert len({one.headers["Location"] for one in answers}) == 1
+        assert once_of(await root.get(page), path) != sent["once"]
+    accounts = gateway.accounts
+    assert [key.name for key in accounts.list_keys()] == ["one", "two"]
+    assert len(await accounts.list_codes()) == 2
+    assert accounts.funds(ada.id).balance == 3 * 10**9
+    assert [user.name for user in accounts.list_users()] == ["root", "ada", "bob"]
+
+
+async def test_who_lost_the_answer_gets_it_by_sending_the_form_again(site: WebSite) -> None:
+    ada = await site.user("ada")
+    shown = await ada.get("/dashboard/keys")
+    sent = {"csrf": shown.token, "name": "one", "once": once_of(shown, "/dashboard/keys")}
+    client = await site.running.client()
+    body = urlencode(sent).encode()
+    await client.send(harness.request_bytes("POST", "/dashboard/keys", form_fields(ada), body))
+    client.reset()
+    answer = await raw_form(ada, "/dashboard/keys", body)
+    assert answer.status == 303
+    where = (answer.get(b"location") or b"").decode()
+    assert "gw-" in (await ada.get(where)).words
+    assert len(site.running.gateway.accounts.list_keys("ada")) == 1
+
+
+async def test_a_form_that_was_refused_may_be_sent_again(site: WebSite) -> None:
+    ada = await site.user("ada")
+    shown = await ada.get("/dashboard/keys")
+    sent = {"name": "one", "rpm": "many", "once": once_of(shown, "/dashboard/keys")}
+    assert (await ada.send("/dashboard/keys", sent)).status == 400
+    assert (await ada.send("/dashboard/keys", {**sent, "rpm": "5"}, follow=False)).status == 303
+
+
+async def test_what_was_sent_is_remembered_in_bounds() -> None:
+    once = Once()
+    done: list[int] = []
+
+    async def do() -> web.StreamResponse:
+        done.append(len(done))
+        return web.Response(status=303, headers={"Location": f"/{len(done)}"})
+
+    for number in range(REMEMBERED_MAX + 2):
+        await once.answer(("session", "/", str(number)), do)
+    assert len(once._begun) <= REMEMBERED_MAX + 1
+    again = await once.answer(("session", "/", str(REMEMBERED_MAX)), do)
+    assert again.headers["Location"] == f"/{REMEMBERED_MAX + 1}"
+    await once.answer(("session", "/", "0"), do)
+    assert len(done) == REMEMBERED_MAX + 3
+
+
 # --- what is typed into forms ---------------------------------------------------------------------
 
 
@@ -455,8 +537,9 @@ async def test_amounts_may_be_typed_as_pages_write_them(
 
 HOSTILE = (
     "0", "-1", "+1", str(2**63), "1e9", "1e-400", "\u0663", "\uff11", "NaN", "-0", "1_0", "10,5",
-    "\x00", "a\x00b", "x" * 300, "9" * 5000, "\u202eevil", "\u2066x", "\ufffe", "'; DROP TABLE users; --",
-    "<script>alert(1)</script>", "{{7*7}}", "\r\nSet-Cookie: x=1", "9999-12-31T23:59:59.999999-23:59",
+    "\x00", "a\x00b", "x" * 300, "9" * 5000, "\u202eevil", "\u2066x", "\ufffe",
+    "'; DROP TABLE users; --", "<script>alert(1)</script>", "{{7*7}}", "\r\nSet-Cookie: x=1",
+    "9999-12-31T23:59:59.999999-23:59",
     "0001-01-01T00:00:00+23:59", "10000-01-01", "99999d", "0000-00-00",
 )  # fmt: skip
 
