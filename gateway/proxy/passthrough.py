@@ -185,7 +185,8 @@ class Streamed(Relay):
         out = self._tap.feed(data)
         if out is data and self._state == "open":
             # Whole events with nothing to it: nearly every read of a stream ends here.
-            self._last = data
+            if data[:1] != b":" or b"\ndata:" in data:  # a comment alone has no number
+                self._last = data
             if self._chunked:
                 size = len(data)
                 if size < SIZE_LINES:
@@ -207,7 +208,9 @@ class Streamed(Relay):
     def pass_on(self, out: bytes) -> None:
         """Send on what the tap let go, or keep it until the head may go out."""
         if out:
-            self._last = out = self._fit(out)
+            out = self._fit(out)
+            if out[:1] != b":" or b"\ndata:" in out:
+                self._last = out
             if self._state == "open":
                 self._write(self._frame(out))
             else:

@@ -272,7 +272,9 @@ class TranslatedStream(Streamed):
             self._take(out)
         elif out:
             # Nearly every read of a stream ends here.
-            self._last = out = self._fit(out)
+            out = self._fit(out)
+            if out[:1] != b":" or b"\ndata:" in out:
+                self._last = out
             self._write(self._frame(out))
 
     def end(self) -> None:

@@ -5,6 +5,7 @@ gateway that held anything back would stand still, and the test would run out of
 """
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -158,3 +159,22 @@ async def test_a_sign_of_life_is_passed_on_while_nothing_else_comes(
         assert TEXT[5:].encode() not in alive
         go_on()
         assert read_stream(caller, seen + alive + await rest(client)).text == TEXT
+
+
+@pytest.mark.parametrize("pair", [one for one in PAIRS if one[0] == "openai_responses"], ids=str)
+@scenario
+async def test_a_sign_of_life_before_a_stream_breaks_off_costs_no_number(
+    pair: Pair, tmp_path: Path
+) -> None:
+    def said(upstream: str) -> list[list[bytes]]:
+        out = events(upstream)
+        return [out[: split_after(out, TEXT[:5].encode())], [PINGS[upstream]]]
+
+    async with reading(pair, tmp_path, said) as (client, go_on):
+        seen = await read_until(client, TEXT[:5].encode())
+        go_on()
+        seen = await read_until(client, KEPT_ALIVE["openai_responses"], seen) + await rest(client)
+        assert read_stream("openai_responses", seen).error is not None
+        numbers = [int(one) for one in re.findall(rb'"sequence_number":(\d+)', seen)]
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) > 3
