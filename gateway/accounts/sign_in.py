@@ -185,12 +185,15 @@ class SignIn:
         return token
 
     async def sign_out(self, token: str) -> None:
-        """End a session, if it is one."""
+        """End a session, if it is one: at once, whether the store can be written or not.
+
+        Raises `StoreError` where it cannot: the session would be back after a restart.
+        """
         session = self._sessions.get(self._id(_SESSION, token))
         if session is not None:
+            self._drop([session.id])
             await self._accounts.commit(
-                lambda conn: sign_in.end_session(conn, session.id),
-                lambda _: self._drop([session.id]),
+                lambda conn: sign_in.end_session(conn, session.id), lambda _: None
             )
 
     async def end_sessions(self, user_id: int, *, keep: str | None = None) -> int:

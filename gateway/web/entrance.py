@@ -4,14 +4,17 @@ A one-time link carries its token behind the `#`, which browsers do not send: a 
 the form, so that the token is in no log and no history of a server.
 """
 
+import logging
 from typing import Any
 
 from aiohttp import web
 
 from gateway.accounts.sign_in import SignInRefused
-from gateway.errors import Conflict, Missing
+from gateway.errors import Conflict, Missing, StoreError
 from gateway.web import security
 from gateway.web.site import Page, Problem, Visit
+
+_log = logging.getLogger(__name__)
 
 
 async def entrance(visit: Visit) -> web.StreamResponse:
@@ -30,15 +33,21 @@ async def sign_in(visit: Visit) -> web.StreamResponse:
         )  # fmt: skip
     except SignInRefused as exc:
         return await _refused(visit, await _sign_in(visit, Problem(exc.message)), exc)
-    return _entered(visit, token, _next(visit))
+    return await _entered(visit, token, _next(visit))
 
 
 async def sign_out(visit: Visit) -> web.StreamResponse:
     """End the session, here and on the server."""
-    token = visit.cookie("gateway_session")
-    if token is not None:
-        await visit.site.sign_in.sign_out(token)
     answer = visit.go("/dashboard/sign-in")
+    try:
+        await _end_session(visit)
+    except StoreError:
+        _log.exception("a sign-out was not written")
+        answer = await visit.render(
+            "said.html", status=503, title="Signed out for now",
+            text="That cannot be written at present: after a restart of the server your session "
+            "would be good again. Sign out everywhere else, under Settings, when it can be.",
+        )  # fmt: skip
     security.drop_cookie(answer, visit.site.config, "gateway_session")
     return answer
 
@@ -62,7 +71,7 @@ async def use_link(visit: Visit) -> web.StreamResponse:
         return await _refused(visit, await _welcome(visit, Problem(exc.message)), exc)
     except Conflict as exc:
         return await _welcome(visit, Problem.of(exc))
-    return _entered(visit, token, "/dashboard")
+    return await _entered(visit, token, "/dashboard")
 
 
 async def sign_up(visit: Visit) -> web.StreamResponse:
@@ -88,7 +97,7 @@ async def signed_up(visit: Visit) -> web.StreamResponse:
         return await _refused(visit, await _sign_up(visit, Problem(exc.message)), exc)
     except Conflict as exc:
         return await _sign_up(visit, Problem.of(exc))
-    return _entered(visit, token, "/dashboard")
+    return await _entered(visit, token, "/dashboard")
 
 
 def _check_open(visit: Visit) -> None:
@@ -124,7 +133,18 @@ async def _refused(visit: Visit, page: web.Response, exc: SignInRefused) -> web.
     return page
 
 
-def _entered(visit: Visit, token: str, path: str) -> web.Response:
+async def _end_session(visit: Visit) -> None:
+    token = visit.cookie("gateway_session")
+    if token is not None:
+        try:
+            await visit.site.sign_in.sign_out(token)
+        finally:
+            visit.identify()
+
+
+async def _entered(visit: Visit, token: str, path: str) -> web.Response:
+    # The one before would go on where nobody sees it: its cookie is written over.
+    await _end_session(visit)
     answer = visit.go(path)
     security.set_cookie(
         answer, visit.site.config, "gateway_session", token,

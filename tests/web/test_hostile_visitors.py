@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from multidict import CIMultiDict
-from web_client import Seen, Visitor, WebSite
+from web_client import PASSWORD, Seen, Visitor, WebSite
 
 from gateway.accounts.accounts import Accounts
 from gateway.accounts.changes import KeySpec, UserChanges, same_form
@@ -278,6 +278,31 @@ async def test_a_form_that_is_held_back_counts_as_of_who_its_sender_is_when_it_c
     await client.send(body[10:])
     assert (await client.answer()).status == status
     assert accounts.funds(accounts.user_named("ada").id).balance == 0
+
+
+async def test_who_signs_in_again_leaves_no_session_behind(site: WebSite) -> None:
+    ada = await site.user("ada")
+    thief = site.visitor()
+    thief.session.headers["Cookie"] = cookie(ada).decode()
+    assert (await thief.get("/dashboard")).path == "/dashboard"
+    token = (await ada.get("/dashboard")).token
+    sent = {"email": "ada@example.org", "password": PASSWORD}
+    assert (await ada.send("/dashboard/sign-in", sent, token=token)).path == "/dashboard"
+    assert (await thief.get("/dashboard")).path.startswith("/dashboard/sign-in")
+    sign_in = site.running.gateway.sign_in
+    assert len(sign_in.sessions(site.running.gateway.accounts.user_named("ada").id)) == 1
+
+
+async def test_a_session_ends_here_even_where_that_cannot_be_written(site: WebSite) -> None:
+    ada = await site.user("ada")
+    thief = site.visitor()
+    thief.session.headers["Cookie"] = cookie(ada).decode()
+    token = (await ada.get("/dashboard")).token
+    await site.running.gateway.ledger.close()
+    seen = await ada.send("/dashboard/sign-out", token=token)
+    assert (seen.status, "Signed out for now" in seen.words) == (503, True)
+    assert "gateway_session" not in cookie(ada).decode()
+    assert (await thief.get("/dashboard")).path.startswith("/dashboard/sign-in")
 
 
 # --- what is told once ----------------------------------------------------------------------------
