@@ -40,6 +40,9 @@ EXPIRES_MS_MAX = 253_402_300_799_999
 
 OnDisconnect = Literal["cancel", "drain"]
 
+_BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Printable by their category, and nothing to be seen (Unicode 15: fillers, a blank of braille)."""
+
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
@@ -208,6 +211,7 @@ def checked_name(name: str) -> str:
         or not name.isprintable()
         or name != name.strip()
         or name.startswith("-")
+        or not _BLANKS.isdisjoint(name)
     ):
         raise Conflict(
             f"name: expected 1 to {NAME_CHARS_MAX} printable characters, with no space at either "

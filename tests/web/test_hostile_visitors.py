@@ -5,6 +5,7 @@ nothing fails inside, nothing of another's is told or changed, and nobody waits 
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -16,7 +17,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from multidict import CIMultiDict
-from web_client import PASSWORD, Seen, Visitor, WebSite
+from web_client import PASSWORD, Seen, Visitor, WebSite, web_site
 
 from gateway.accounts.accounts import Accounts
 from gateway.accounts.changes import KeySpec, UserChanges, same_form
@@ -439,6 +440,22 @@ async def test_many_keys_are_found_by_their_names_on_a_page_that_stays_small(sit
     assert f'<option value="{oldest.id}" selected>' in receipts.text
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u202eadmin", "a\u200bdmin", "\u3164", "root\u2800", "\ufeffroot", "root\x00",
+        "ro\u00adot", "-root", "root\u115f", "\u00a0", "n" * 65, "\U000e0061",
+    ],
+)  # fmt: skip
+async def test_no_name_looks_like_none_or_hides_a_part(tmp_path: Path, name: str) -> None:
+    async with web_site(tmp_path, "[dashboard]\nsignup = true") as site:
+        visitor = site.visitor()
+        await visitor.get("/dashboard/sign-up")
+        fields = {"email": "eve@example.org", "password": PASSWORD, "again": PASSWORD}
+        assert (await visitor.send("/dashboard/sign-up", fields | {"name": name})).status == 400
+        assert not site.running.gateway.accounts.list_users()
+
+
 # --- forms that are sent twice --------------------------------------------------------------------
 
 
@@ -614,3 +631,41 @@ async def test_whatever_is_typed_into_a_field_is_taken_or_refused_and_never_fail
     for one in accounts.list_keys("ada"):
         assert all(limit is None or limit >= 1 for limit in (one.rpm, one.tpm, one.concurrent))
         assert one.rpm is None or one.rpm <= site.running.gateway.config.limits.rpm
+
+
+async def test_nothing_that_is_typed_or_shown_once_is_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    more = '[dashboard]\nsignup = true\n[log]\nlevel = "debug"\nrequests = true'
+    async with web_site(tmp_path, more) as site:
+        gateway = site.running.gateway
+        root = await site.user("root", admin=True)
+        ada = await gateway.accounts.create_user("ada", email="ada@example.org")
+        link, _ = await gateway.sign_in.make_link("ada")
+        ((_, code),) = await gateway.accounts.create_codes(10**9)
+        guest = site.visitor()
+        await guest.get("/dashboard/welcome")
+        chosen = "the password that ada chose"
+        sent = {"token": link, "password": chosen, "again": chosen}
+        assert (await guest.send("/dashboard/welcome", sent)).path == "/dashboard"
+        await guest.send("/dashboard/top-up", {"code": code[:-1]})
+        await guest.send("/dashboard/top-up", {"code": code})
+        assert gateway.accounts.funds(ada.id).balance == 10**9
+        made = await guest.send("/dashboard/keys", {"name": "k"})
+        key = made.text.split("Bearer ")[1].split('"')[0].split("&")[0].split("<")[0]
+        assert key.startswith("gw-")
+        body = b'{"model":"basic","messages":[{"role":"user","content":"hello"}]}'
+        answer = await site.running.call("/v1/chat/completions", body, key=key.encode())
+        assert answer.status == 200
+        await guest.send("/dashboard/settings/password", {"current_password": "guessed wrongly"})
+        stranger = site.visitor()
+        await stranger.get("/dashboard/sign-in")
+        # People type passwords into the field above.
+        await stranger.send("/dashboard/sign-in", {"email": chosen, "password": "typed amiss"})
+        cookies = [one.value for had in (root, guest) for one in had.session.cookie_jar]
+    assert "ada used a one-time link" in caplog.text
+    assert answer.receipt_id in caplog.text
+    for secret in (link, chosen, code, key, "guessed wrongly", "typed amiss", PASSWORD, *cookies):
+        assert len(secret) > 10
+        assert secret not in caplog.text
