@@ -144,9 +144,9 @@ schema, said in the `description` beside it (`Must hold too: {{"minimum":0}}`) a
 
 Objects that do not say whether they are closed are closed toward Anthropic. An output of properties
 with any name, or one that refers to itself, is refused there by the caller's field; a tool like
-that is not strict, which is told. From Anthropic's callers toward OpenAI a schema stays `strict`
-where it can: closed, every property required or null, none of {openai}. Else it is given without
-`strict`, which is told.
+that is not strict, which is told. From Anthropic's and Gemini's callers toward OpenAI a schema is
+`strict` where it can be, as their own providers hold to it: an object at its root, objects closed,
+every property required or null, none of {openai}. Else it is given without `strict`, which is told.
 """  # noqa: E501 - rows of a table
 
 COUNTED_BY: Mapping[str, tuple[str, str]] = {

@@ -39,7 +39,9 @@ def for_openai(request: Request) -> tuple[Request, list[str]]:
     """The request with its strict schemas as OpenAI takes them, and the caller's fields for which
     strictness had to be given up. OpenAI's own callers are left to OpenAI.
 
-    JSON of no schema is refused where no message has the word: a system message then says it.
+    Gemini holds to every schema of an output, OpenAI to strict ones alone: so Gemini's callers ask
+    for that, too. JSON of no schema is refused where no message has the word: a system message then
+    says it.
     """
     if request.format in _OPENAI:
         return request, []
@@ -47,7 +49,10 @@ def for_openai(request: Request) -> tuple[Request, list[str]]:
     output, tools = request.output, request.tools
     if output is not None and output.schema is None and not _says_json(request):
         request = replace(request, system=(*request.system, Text(_SAYS_JSON)))
-    if output is not None and output.strict and output.schema is not None:
+    held = output is not None and (
+        output.strict if output.strict is not None else request.format == "gemini"
+    )
+    if output is not None and output.schema is not None and held:
         fitting = strict(output.schema)
         output = replace(output, strict=fitting is not None, schema=fitting or output.schema)
         if fitting is None:
@@ -157,6 +162,9 @@ def strict(schema: bytes) -> bytes | None:
 
     Objects are closed, and properties that may be null become required.
     """
+    root = _decoded(schema)
+    if not isinstance(root, dict) or root.get("type") != "object" or "anyOf" in root:
+        return None
     return _changed(schema, _make_strict)
 
 

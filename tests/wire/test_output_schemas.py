@@ -134,6 +134,27 @@ def test_a_gemini_callers_schema_is_closed_toward_anthropic() -> None:
     assert msgspec.json.decode(written)["output_config"]["format"]["schema"] == CLOSED
 
 
+def test_a_gemini_callers_schema_is_held_to_by_openai_where_it_can_be() -> None:
+    def written(schema: dict[str, Any]) -> tuple[Any, list[str]]:
+        config = {"responseMimeType": "application/json", "responseJsonSchema": schema}
+        body = {"contents": [{"parts": [{"text": "x"}]}], "generationConfig": config}
+        request = registry.DIALECTS["gemini"].read_request(encoded(body), model="m", stream=False)
+        sent, ignored = registry.DIALECTS["openai_chat"].write_request(
+            request, Toward("gpt-5", "openai")
+        )
+        found = msgspec.json.decode(sent)["response_format"]["json_schema"]
+        return (found["strict"], found["schema"]), ignored
+
+    assert written(LOOSE) == ((True, STRICT), [])
+    for loose in (
+        {"type": "array", "items": LOOSE},
+        {"anyOf": [LOOSE]},
+        {**LOOSE, "anyOf": [LOOSE]},
+        {**LOOSE, "required": []},
+    ):
+        assert written(loose) == ((False, loose), ["generationConfig.responseJsonSchema"])
+
+
 def test_googles_two_alphabets_of_base64_are_one_to_others() -> None:
     part = {"inlineData": {"mimeType": "image/png", "data": "-_-_-w"}}
     body = encoded({"contents": [{"parts": [part, {"text": "x"}]}]})
