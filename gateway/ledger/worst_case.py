@@ -41,10 +41,10 @@ def worst_case(
     """
     output = demand.max_output_tokens
     each = _bounded_output(default_output if output is None else output, model)
-    return _dearest(
-        demand, model.price, (input_tokens(demand, model), each * demand.choices),
-        rate_multiplier, model_multiplier,
-    )  # fmt: skip
+    tokens = input_tokens(demand, model), each * demand.choices
+    # Without tiers there is nothing dearer: a call less for nearly every request.
+    priced = _dearest if model.price.tiers else _flat
+    return priced(demand, model.price, tokens, rate_multiplier, model_multiplier)
 
 
 def fitting_output(
@@ -96,10 +96,10 @@ def input_tokens(demand: Demand, model: Model) -> int:
 
 
 def _bounded_output(tokens: int, model: Model) -> int:
-    for known in (model.max_output_tokens, model.context_length):
-        if known is not None and known < tokens:
-            tokens = known
-    return tokens
+    longest, context = model.max_output_tokens, model.context_length
+    if longest is not None and longest < tokens:
+        tokens = longest
+    return tokens if context is None or tokens <= context else context
 
 
 def _dearest(
@@ -161,12 +161,13 @@ def _input_rate(price: Price, demand: Demand) -> int:
 
 def _output_rate(price: Price, demand: Demand) -> int:
     rate, reasoning = price.output, price.reasoning
+    audio, image = price.output_audio, price.output_image
     if reasoning is not None and reasoning > rate:
         rate = reasoning
-    if demand.output_audio:
-        rate = _dearer(rate, price.output_audio)
-    if demand.output_image:
-        rate = _dearer(rate, price.output_image)
+    if audio is not None and demand.output_audio and audio > rate:
+        rate = audio
+    if image is not None and demand.output_image and image > rate:
+        rate = image
     return rate
 
 
