@@ -19,6 +19,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from web_client import PASSWORD, Seen, Visitor, WebSite, web_site
 
+from gateway.accounts import codes, keys
 from gateway.accounts.accounts import Accounts
 from gateway.accounts.changes import KeySpec, UserChanges, same_form
 from gateway.accounts.passwords import check_rules
@@ -26,7 +27,7 @@ from gateway.errors import Conflict
 from gateway.ledger.records import email_form
 from gateway.web import security
 from gateway.web.once import REMEMBERED_MAX, Once
-from gateway.web.site import NOTICES_MAX, TOLD_MAX, Notice, Site
+from gateway.web.site import NOTICES_MAX, REDEEMS_MAX, TOLD_MAX, Notice, Site
 
 MARKS = "a" + "\u0345" * 15_000 + "\u0316" * 15_000
 """60 KB that NFC would put in order for seconds."""
@@ -454,6 +455,25 @@ async def test_no_name_looks_like_none_or_hides_a_part(tmp_path: Path, name: str
         fields = {"email": "eve@example.org", "password": PASSWORD, "again": PASSWORD}
         assert (await visitor.send("/dashboard/sign-up", fields | {"name": name})).status == 400
         assert not site.running.gateway.accounts.list_users()
+
+
+async def test_who_hangs_up_on_the_answer_has_guessed_a_code_all_the_same(site: WebSite) -> None:
+    ada = await site.user("ada")
+    token = (await ada.get("/dashboard/top-up")).token
+    gateway = site.running.gateway
+    at_rest = len(gateway.server.connections)
+    async with gateway.accounts._order:  # so that none is answered before its client is gone
+        for number in range(1, REDEEMS_MAX + 1):
+            body = urlencode({"csrf": token, "code": keys.mint(codes.PREFIX)}).encode()
+            client = await site.running.client()
+            await client.send(
+                harness.request_bytes("POST", "/dashboard/top-up", form_fields(ada), body)
+            )
+            await harness.until(lambda made=number: len(gateway.accounts._writing) == made)  # type: ignore[misc]
+            client.reset()
+            await harness.until(lambda: len(gateway.server.connections) <= at_rest)
+    seen = await ada.send("/dashboard/top-up", {"code": keys.mint(codes.PREFIX)}, token=token)
+    assert seen.status == 429
 
 
 # --- forms that are sent twice --------------------------------------------------------------------
