@@ -467,8 +467,13 @@ class Accounts:
 
         task = asyncio.get_running_loop().create_task(run())
         self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
+        task.add_done_callback(self._written)
         return await asyncio.shield(task)
+
+    def _written(self, task: asyncio.Task[object]) -> None:
+        self._writing.discard(task)
+        if not task.cancelled():
+            task.exception()  # asked for where the caller hung up, or asyncio logs it as a fault
 
     def put_user(self, user: User) -> None:
         """Take a user as they are now; inside of an `apply` of `commit`."""

@@ -5,6 +5,7 @@ nothing fails inside, nothing of another's is told or changed, and nobody waits 
 """
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -457,7 +458,9 @@ async def test_no_name_looks_like_none_or_hides_a_part(tmp_path: Path, name: str
         assert not site.running.gateway.accounts.list_users()
 
 
-async def test_who_hangs_up_on_the_answer_has_guessed_a_code_all_the_same(site: WebSite) -> None:
+async def test_who_hangs_up_on_the_answer_has_guessed_a_code_all_the_same(
+    site: WebSite, caplog: pytest.LogCaptureFixture
+) -> None:
     ada = await site.user("ada")
     token = (await ada.get("/dashboard/top-up")).token
     gateway = site.running.gateway
@@ -474,6 +477,9 @@ async def test_who_hangs_up_on_the_answer_has_guessed_a_code_all_the_same(site: 
             await harness.until(lambda: len(gateway.server.connections) <= at_rest)
     seen = await ada.send("/dashboard/top-up", {"code": keys.mint(codes.PREFIX)}, token=token)
     assert seen.status == 429
+    await harness.until(lambda: not gateway.accounts._writing)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 # --- forms that are sent twice --------------------------------------------------------------------
