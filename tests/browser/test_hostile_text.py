@@ -171,7 +171,8 @@ def harmless(desk: Desk, page: Page) -> None:
 def test_every_page_shows_payloads_as_text(desk: Desk) -> None:
     visitors = {who: visitor(desk, who) for who in (None, USER, ADMIN)}
     for number, (path, page) in enumerate(pages().items()):
-        if path.endswith("/created"):
+        # What the documentation says nobody can set, but for the models and the address.
+        if path.endswith("/created") or (path.startswith("/docs/") and path != "/docs/pricing"):
             continue
         address = ADDRESSES[path](desk.site) if path in ADDRESSES else path
         who = {"anyone": None, "user": USER, "admin": ADMIN}[page.who]
@@ -222,24 +223,18 @@ def test_the_pages_of_keys_users_and_providers_show_payloads_as_text(desk: Desk)
 
 def test_requests_in_flight_are_shown_as_text_by_the_script_too(desk: Desk) -> None:
     page = visitor(desk, ADMIN)
-    model = f"{PAYLOADS[2]}+delay=6000"
-    with httpx.Client(base_url=desk.site.url, trust_env=False, timeout=30) as client:
-        body = {"model": model, "messages": [{"role": "user", "content": PAYLOADS[3]}]}
-        calling = threading.Thread(
-            target=client.post,
-            args=("/v1/chat/completions",),
-            kwargs={"json": body, "headers": {"authorization": "Bearer sk-of-mine"}},
-        )
-        calling.start()
-        try:
-            page.goto("/dashboard/admin/in-flight")
-            expect(page.locator("[data-live]")).to_contain_text(PAYLOADS[2])
-            with page.expect_response("**/in-flight/rows"):
-                pass
-            expect(page.locator("[data-live]")).to_contain_text(PAYLOADS[2])
-            harmless(desk, page)
-        finally:
-            calling.join()
+    model = f"{PAYLOADS[2]}+tokens=3000+pace=20"
+    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": PAYLOADS[3]}]}
+    headers = {"authorization": "Bearer sk-of-mine"}
+    calling = desk.site.http.stream("POST", "/v1/chat/completions", json=body, headers=headers)
+    with calling as answer:
+        assert answer.status_code == 200
+        page.goto("/dashboard/admin/in-flight")
+        expect(page.locator("[data-live]")).to_contain_text(PAYLOADS[2])
+        with page.expect_response("**/in-flight/rows"):
+            pass
+        expect(page.locator("[data-live]")).to_contain_text(PAYLOADS[2])
+        harmless(desk, page)
 
 
 def test_forms_give_back_what_was_typed_as_text(desk: Desk) -> None:
@@ -298,7 +293,7 @@ def test_no_payload_in_a_query_or_path_is_part_of_any_page(hostile: BrowserSite)
             for path, page in pages().items():
                 if page.who != _who(who) or path.startswith("/docs/"):
                     continue
-                for number in range(0, 40, 4):
+                for number in range(0, 40, 8):
                     query = {one: PAYLOADS[(number + at) % 40] for at, one in enumerate(_QUERY)}
                     strange = path.replace("{id}", quote(PAYLOADS[number], safe="")).replace(
                         "{name}", quote(PAYLOADS[number], safe="")
