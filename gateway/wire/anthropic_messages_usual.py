@@ -4,7 +4,7 @@ and a few settings.
 What is not plainly that is None, and goes through `anthropic_messages_requests.py` and
 `anthropic_messages_bodies.py`, which would read the same and write the same bytes
 (tests/wire/test_usual_reading.py, tests/wire/test_usual_writing.py). Used by the dialect; pure.
-Measured (CPython 3.11, 1 KB): read in 2.6 µs instead of 9, written in 2.4 instead of 7.3.
+Measured (CPython 3.11, 1 KB): read in 2.6 µs instead of 9, written in 2.2 instead of 7.3.
 """
 
 from collections.abc import Sequence

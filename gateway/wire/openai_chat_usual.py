@@ -3,7 +3,7 @@
 What is not plainly that is None, and goes through `openai_chat_requests.py`,
 `openai_chat_answers.py` and `openai_chat_upstream.py`, which would read the same and write the same
 bytes (tests/wire/test_usual_reading.py, tests/wire/test_usual_writing.py). Used by the dialect;
-pure. Measured (CPython 3.11): a request of 1 KB is read in 2.3 µs instead of 9 and written in 2.5
+pure. Measured (CPython 3.11): a request of 1 KB is read in 2.3 µs instead of 9 and written in 1.7
 instead of 6.8, an answer read in 2.1 instead of 7.6.
 """
 
