@@ -93,7 +93,8 @@ function tabs() {
 function fragmentField() {
   const field = document.querySelector("[data-from-fragment]");
   if (!field || location.hash.length < 2) return;
-  field.value = decodeURIComponent(location.hash.slice(1));
+  // Tokens are of letters that need no escaping: what stands there is taken as it is.
+  field.value = location.hash.slice(1);
   history.replaceState(null, "", location.pathname + location.search);
 }
 

@@ -43,7 +43,7 @@
 
   // A link to something folded away unfolds it; paper has no folds.
   function unfold() {
-    const at = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const at = document.getElementById(location.hash.slice(1));
     if (!at) return;
     const folded = at.closest("details");
     if (folded && !folded.open) {
