@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -192,15 +192,16 @@ def test_the_lines_add_up_to_the_charge_exactly(
     total = sum(number(line.amount) for line in bill.lines)
     assert total == number(bill.subtotal)
     for line in bill.lines:
-        product = line.tokens * Decimal(line.per_mtok) / 1_000_000
+        product = line.tokens * Fraction(line.per_mtok) / 1_000_000
         assert product == number(line.amount)
-    exact = number(bill.subtotal) * Decimal(rate) * Decimal(model)
+    exact = number(bill.subtotal) * Fraction(rate) * Fraction(model)
     assert exact == number(bill.exact)
-    assert abs(exact * 10**9 - charged) <= Decimal("0.5")
+    assert abs(exact * 10**9 - charged) <= Fraction(1, 2)
 
 
-def number(text: str) -> Decimal:
-    return Decimal(text.replace(",", ""))
+def number(text: str) -> Fraction:
+    """Exact however many digits there are, which a Decimal's context would round."""
+    return Fraction(text.replace(",", ""))
 
 
 def test_a_pass_on_another_model_is_said_not_to_be_in_the_lines() -> None:
