@@ -11,12 +11,10 @@ Used by `sign_in.py`. No password is in a message, a repr or a log line.
 import asyncio
 import base64
 import contextlib
-import os
 import secrets
 import threading
 import unicodedata
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from argon2 import PasswordHasher
@@ -24,6 +22,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from gateway.accounts import changes
 from gateway.errors import Conflict
+from gateway.ledger import background
 
 CHARS_MIN = 10
 CHARS_MAX = 256
@@ -35,8 +34,6 @@ grows with the square of a run of combining marks."""
 THREADS = 2
 WAITING_MAX = 16
 """At 100 ms a check (two cores, shared) they are all done within two seconds."""
-
-NICENESS = 10
 
 _SALT_BYTES = 16
 
@@ -62,7 +59,7 @@ class Passwords:
         self._hasher = hasher or PasswordHasher()
         self._nobodys = _hash_of_nothing(self._hasher)
         self._room = threading.BoundedSemaphore(THREADS + WAITING_MAX)
-        self._threads = ThreadPoolExecutor(THREADS, "password", initializer=_give_way)
+        self._threads = background.threads(THREADS, "password")
 
     async def hash(self, password: str) -> str:
         """The hash to keep. Raises `PasswordsBusy`."""
@@ -136,11 +133,3 @@ def _hash_of_nothing(hasher: PasswordHasher) -> str:
         f"$argon2id$v=19$m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
         f"${text(_SALT_BYTES)}${text(hasher.hash_len)}"
     )
-
-
-def _give_way() -> None:
-    # On Linux this is the thread's own, and of the threads that argon2 starts from it. Measured
-    # with two checks at all times on two busy cores: the event loop wakes up 0.2 ms late instead
-    # of 1.5 (median), 16 instead of 38 (99th percentile).
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

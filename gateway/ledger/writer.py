@@ -29,7 +29,7 @@ from typing import Any, Literal, TypeVar
 import aiosqlite
 
 from gateway.errors import StoreError
-from gateway.ledger import schema, search, store
+from gateway.ledger import background, schema, search, store
 from gateway.ledger.commit_thread import Commit, CommitThread, Ears, Item, Job, Stop
 from gateway.ledger.entry import Entry, Opening, Status
 from gateway.ledger.records import Receipt
@@ -48,6 +48,9 @@ RATE_WINDOW_S = 0.05
 OPENINGS_WAIT_S = 0.02
 
 Durability = Literal["full", "relaxed"]
+
+READERS_MAX = 4
+"""Reads at once; more wait. Verification and the proof of the books are among them."""
 
 RELAXED_GATHER_S = 0.005
 """With "relaxed" nobody waits for a commit, so a batch gathers this long: fewer fsyncs, and
@@ -86,6 +89,7 @@ class Ledger:
         self._error: StoreError | None = None
         self._closed = False
         self._reader: aiosqlite.Connection | None = None
+        self._readers = background.threads(READERS_MAX, "reader")
         self._searching = asyncio.Lock()
         self.writable = True
         self.on_commit: Callable[[float, int], None] | None = None
@@ -144,6 +148,7 @@ class Ledger:
             self._reader = None
         await asyncio.shield(self._thread.ended)
         self._thread.thread.join()
+        self._readers.shutdown(wait=False)
 
     @property
     def queue_depth(self) -> int:
@@ -252,7 +257,7 @@ class Ledger:
         """
         self._refuse_if_gone()
         await self._all_landed()
-        return await asyncio.to_thread(_read, self._path, fn)
+        return await self._loop.run_in_executor(self._readers, _read, self._path, fn)
 
     async def receipt(self, receipt_id: str, owner: str | None) -> Receipt | Opening | None:
         """The receipt of that id, or the opening of a request that is still running.

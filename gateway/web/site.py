@@ -30,7 +30,9 @@ from gateway.web.once import Once
 from gateway.web.static import Static
 
 SLICE_S = 0.0005
-"""Rendering gives way to the proxy's requests at least this often."""
+PAUSE_S = 0.001
+"""Rendering gives way this often, and for so long: a pause of nothing would let the loop go on, and
+not the ledger's thread, for which answers wait. With it, a page takes 18 ms instead of 5."""
 
 REDEEMS_MAX = 10
 REDEEM_WINDOW_MS = 15 * 60_000
@@ -243,7 +245,7 @@ class Visit:
         for piece in self.site.templates.get_template(template).generate(known):
             pieces.append(piece)
             if time.perf_counter() > until:
-                await asyncio.sleep(0)
+                await asyncio.sleep(PAUSE_S)
                 until = time.perf_counter() + SLICE_S
         return web.Response(text="".join(pieces), content_type="text/html", status=status)
 

@@ -11,6 +11,7 @@ from argon2 import PasswordHasher
 from gateway.accounts import passwords
 from gateway.accounts.passwords import Passwords, PasswordsBusy, check_rules
 from gateway.errors import Conflict
+from gateway.ledger import background
 
 GOOD = "correct horse battery"
 
@@ -92,7 +93,7 @@ async def test_the_threads_that_check_give_way_to_the_rest_of_the_process() -> N
     hasher = Counting()
     before = os.getpriority(os.PRIO_PROCESS, 0)
     await Passwords(hasher).find([], GOOD)
-    assert hasher.checks[0][1] == passwords.NICENESS
+    assert hasher.checks[0][1] == background.NICENESS
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
