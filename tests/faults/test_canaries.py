@@ -170,8 +170,8 @@ async def commands(site: Site) -> None:
     )
     out = await site.command("codes", "create", "1", "--json", *config, issues="code of a command")
     site.canaries.add("code of a command", orjson.loads(out)["data"][0]["code"], shown=9)
-    words = ("users", "create", "boss", "--admin", "--json")
-    out = await site.command(*words, *config, issues="link of a command")
+    made = ("users", "create", "boss", "--admin", "--json")
+    out = await site.command(*made, *config, issues="link of a command")
     site.canaries.add("link of a command", orjson.loads(out)["sign_in_link"]["token"])
     await site.command("codes", "list", "--json", *config)
 
