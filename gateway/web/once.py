@@ -49,6 +49,9 @@ class Once:
             return await asyncio.shield(task)
         answer = await asyncio.shield(begun.task)
         if answer.status != 303:
+            # It may have ended just now and not be forgotten yet: waiting again would not wait.
+            if self._begun.get(sent) is begun:
+                del self._begun[sent]
             return await self.answer(sent, do)
         # An answer is of one request: this one's is another that says the same.
         return web.Response(status=303, headers={"Location": answer.headers["Location"]})

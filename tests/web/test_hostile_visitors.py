@@ -660,6 +660,29 @@ async def test_whatever_is_typed_into_a_field_is_taken_or_refused_and_never_fail
         assert one.rpm is None or one.rpm <= site.running.gateway.config.limits.rpm
 
 
+async def test_a_form_that_is_sent_again_as_its_refusal_ends_is_simply_tried_again() -> None:
+    once, loop = Once(), asyncio.get_running_loop()
+    sent, tried = ("session", "/", "form"), 0
+    waiting: list[bool] = []
+
+    def again() -> None:
+        # The first has ended, and what follows from that has not: one step of the second, now.
+        second = once.answer(sent, do)
+        waiting.append(second.send(None) is not None)
+        second.close()
+
+    async def do() -> web.StreamResponse:
+        nonlocal tried
+        tried += 1
+        if tried == 1:
+            loop.call_soon(again)
+        return web.Response(status=400)
+
+    assert (await once.answer(sent, do)).status == 400
+    assert waiting == [True]
+    assert tried == 2
+
+
 async def test_nothing_that_is_typed_or_shown_once_is_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
